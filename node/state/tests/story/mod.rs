@@ -1,0 +1,257 @@
+//! Scripts: a line is a command or a question, an arrow, and the recorded answer.
+//!
+//! Each command is an entry of its own, from index 1; a line that starts with `+` joins the entry
+//! before. The audit runs after every command.
+
+use atelier_state::{
+    AllocateNode, ArtifactRef, Assign, Cancel, Command, Complete, Digest, Fail, FencingToken,
+    Forget, Job, JobId, LogIndex, Node, NodeId, Phase, Refusal, RegisterNode, RemoveNode, Reply,
+    Revoke, RevokeReason, State, Submit, audit,
+};
+use std::fmt::Write;
+
+/// Plays a script from the empty state and compares every answer.
+pub(crate) fn check(script: &str) -> State {
+    let mut story = Story { state: State::new(), index: LogIndex(0) };
+    let (mut expected, mut found) = (String::new(), String::new());
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (ask, answer) = line.split_once(" -> ").expect("a line is `command -> answer`");
+        writeln!(expected, "{} -> {}", ask.trim(), answer.trim()).expect("a text grows");
+        writeln!(found, "{} -> {}", ask.trim(), story.play(ask.trim())).expect("a text grows");
+    }
+    assert!(expected == found, "\nexpected:\n{expected}\nfound:\n{found}");
+    story.state
+}
+
+/// Applies a command and audits the step.
+pub(crate) fn apply_audited(state: &mut State, index: LogIndex, command: &Command) -> Reply {
+    let before = state.clone();
+    let reply = state.apply(index, command);
+    let step = audit::check_step(&before, command, &reply, state);
+    step.and_then(|()| audit::check(state)).unwrap_or_else(|found| panic!("{command:?}: {found}"));
+    reply
+}
+
+/// Reads one command.
+pub(crate) fn command(ask: &str) -> Command {
+    Line(ask.split_whitespace().collect()).command().expect("it is a command")
+}
+
+struct Story {
+    state: State,
+    index: LogIndex,
+}
+
+impl Story {
+    fn play(&mut self, ask: &str) -> String {
+        let (is_joined, ask) = match ask.strip_prefix('+') {
+            Some(rest) => (true, rest.trim()),
+            None => (false, ask),
+        };
+        let line = Line(ask.split_whitespace().collect());
+        let Some(command) = line.command() else { return self.answer(&line) };
+        if !is_joined {
+            self.index = LogIndex(self.index.0 + 1);
+        }
+        reply_text(&apply_audited(&mut self.state, self.index, &command))
+    }
+
+    fn answer(&self, line: &Line<'_>) -> String {
+        let state = &self.state;
+        match line.verb() {
+            "queue" => join(state.queued().map(|(id, _)| job_text(*id))),
+            "ended" => join(state.terminal_oldest().map(|(id, _)| job_text(*id))),
+            "leases" => {
+                join(state.leases().map(|(id, it)| format!("{}@n{}", job_text(id), it.node)))
+            }
+            "nodes" => join(state.nodes().map(|(id, node)| node_text(id, node))),
+            "job" => state.job(line.job(1)).map_or("none".to_owned(), phase_text),
+            "position" => format!("{:?}", state.position(line.job(1))),
+            "holders" => {
+                let artifact = state.artifact_holders(&digest(line.0[1]));
+                artifact.map_or("none".to_owned(), |it| join(it.holders.iter().map(node_name)))
+            }
+            verb => panic!("no such verb: {verb}"),
+        }
+    }
+}
+
+/// A line's words: a verb, its objects, and options `name=value`.
+struct Line<'a>(Vec<&'a str>);
+
+impl<'a> Line<'a> {
+    fn verb(&self) -> &'a str {
+        self.0[0]
+    }
+
+    fn option(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    fn number(&self, name: &str, default: u64) -> u64 {
+        self.option(name).map_or(default, |text| text.parse().expect("a number"))
+    }
+
+    fn text(&self, name: &str, default: &str) -> String {
+        self.option(name).unwrap_or(default).to_owned()
+    }
+
+    fn job(&self, word: usize) -> JobId {
+        job_id(self.0[word])
+    }
+
+    fn node(&self, word: usize) -> NodeId {
+        NodeId(self.0[word].strip_prefix('n').expect("n1").parse().expect("a number"))
+    }
+
+    fn token(&self) -> FencingToken {
+        FencingToken(self.number("token", 0))
+    }
+
+    fn command(&self) -> Option<Command> {
+        Some(match self.verb() {
+            "submit" => Command::Submit(self.submit()),
+            "assign" => Command::Assign(Assign {
+                job: self.job(1),
+                node: self.node(2),
+                incarnation: self.number("incarnation", 1),
+            }),
+            "complete" => Command::Complete(self.complete()),
+            "fail" => Command::Fail(Fail {
+                job: self.job(1),
+                token: self.token(),
+                error: self.text("error", "oom"),
+                permanent: self.0.contains(&"permanent"),
+                finished_ms: 2_000,
+            }),
+            "revoke" => Command::Revoke(Revoke {
+                job: self.job(1),
+                token: self.token(),
+                reason: RevokeReason::Silent,
+            }),
+            "cancel" => Command::Cancel(Cancel {
+                job: self.job(1),
+                reason: self.text("reason", "unwanted"),
+                finished_ms: 2_000,
+            }),
+            "forget" => {
+                Command::Forget(Forget { jobs: self.0[1..].iter().map(|it| job_id(it)).collect() })
+            }
+            "allocate" => Command::AllocateNode(AllocateNode { address: self.text("address", "") }),
+            "register" => Command::RegisterNode(self.register()),
+            "remove" => Command::RemoveNode(RemoveNode { node: self.node(1) }),
+            _ => return None,
+        })
+    }
+
+    fn submit(&self) -> Submit {
+        Submit {
+            job: self.job(1),
+            tenant: self.text("tenant", "default"),
+            idempotency_key: self.option("key").map(str::to_owned),
+            priority: u8::try_from(self.number("priority", 5)).expect("a small number"),
+            kind: self.text("kind", "text_to_image/v1"),
+            parameters: self.text("body", "a cat").into(),
+            traceparent: self.text("trace", ""),
+            submitted_ms: self.number("ms", 1_000),
+            attempts_max: u32::try_from(self.number("attempts", 3)).expect("a small number"),
+        }
+    }
+
+    fn complete(&self) -> Complete {
+        let names = self.option("artifacts").unwrap_or("a").split(',');
+        let holders = self.option("holders").unwrap_or("n1").split(',');
+        let holders: Vec<NodeId> = holders
+            .filter_map(|it| it.strip_prefix('n'))
+            .map(|it| NodeId(it.parse().expect("a number")))
+            .collect();
+        let artifacts = names.filter(|name| !name.is_empty()).map(|name| ArtifactRef {
+            digest: digest(name),
+            bytes: 100,
+            media_type: "image/png".to_owned(),
+            holders: holders.clone(),
+        });
+        Complete {
+            job: self.job(1),
+            token: self.token(),
+            artifacts: artifacts.collect(),
+            finished_ms: 2_000,
+        }
+    }
+
+    fn register(&self) -> RegisterNode {
+        RegisterNode {
+            node: self.node(1),
+            address: self.text("address", "http://host:7861"),
+            incarnation: self.number("incarnation", 1),
+            slots: u32::try_from(self.number("slots", 1)).expect("a small number"),
+            class: self.text("class", "cpu"),
+            model: self.text("model", "small"),
+        }
+    }
+}
+
+fn job_id(word: &str) -> JobId {
+    JobId(word.strip_prefix('j').expect("j1").parse().expect("a number"))
+}
+
+/// The digest whose first byte is the name's letter.
+fn digest(name: &str) -> Digest {
+    let mut bytes = [0; 32];
+    bytes[0] = name.as_bytes()[0];
+    Digest(bytes)
+}
+
+fn job_text(job: JobId) -> String {
+    format!("j{}", job.0)
+}
+
+fn node_name(node: &NodeId) -> String {
+    format!("n{node}")
+}
+
+fn node_text(id: NodeId, node: &Node) -> String {
+    format!("n{id}#{}/{}", node.incarnation, node.slots)
+}
+
+fn phase_text(job: &Job) -> String {
+    let phase = job.phase.name();
+    match &job.phase {
+        Phase::Queued if job.errors.is_empty() => phase.to_owned(),
+        Phase::Queued | Phase::Failed => format!("{phase} after {}", job.errors.join(", ")),
+        Phase::Leased(lease) => format!("{phase} to n{} as {}", lease.node, lease.token),
+        Phase::Succeeded => {
+            let names = job.artifacts.iter().map(|it| char::from(it.digest.0[0]).to_string());
+            format!("{phase} with {} at {}", join(names), job.finished.0)
+        }
+        Phase::Cancelled => format!("{phase}: {}", job.cancel_reason),
+    }
+}
+
+fn reply_text(reply: &Reply) -> String {
+    match reply {
+        Reply::Submitted { job, duplicate, log_index } => {
+            let word = if *duplicate { "repeat of" } else { "accepted" };
+            format!("{word} {} at {}", job_text(*job), log_index.0)
+        }
+        Reply::Assigned { token } => format!("token {token}"),
+        Reply::NodeAllocated { node } => format!("node n{node}"),
+        Reply::Done => "done".to_owned(),
+        Reply::Refused(refusal) => format!("refused: {}", refusal_text(refusal)),
+    }
+}
+
+fn refusal_text(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Invalid(text) => text.clone(),
+        Refusal::IdempotencyConflict(job) => format!("conflict with {}", job_text(*job)),
+        Refusal::StaleToken(newest) => format!("stale token, newest {newest}"),
+        Refusal::StaleIncarnation(newest) => format!("stale incarnation, newest {newest}"),
+        refusal => format!("{refusal:?}"),
+    }
+}
+
+fn join(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(" ") }
+}
