@@ -1,0 +1,340 @@
+//! The arguments: one definition serves parsing, help and the golden files of the tests.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use atelier_client::{JobId, NodeId, Phase};
+use clap::{Parser, Subcommand, ValueEnum, value_parser};
+
+use super::output::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 conflict or precondition, 5 unavailable or no
+quorum, 6 timeout, 7 partial (some peers did not answer), 130 interrupted.
+Results go to standard output, everything else to standard error. Tables are tab-separated when
+standard output is no terminal. NO_COLOR is honoured.";
+
+/// Where help puts what every command takes.
+const HEADING: &str = "Cluster and output";
+
+/// Draws pictures on an Atelier cluster, and looks after the cluster.
+#[derive(Debug, Parser)]
+#[command(name = "atelier", version, after_help = EXIT_CODES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+impl Args {
+    /// The format asked for, by `--format` or by a command's `-o`.
+    pub(super) fn format(&self) -> Format {
+        let alias = match &self.command {
+            Command::Job(args) => args.output.output,
+            Command::Member(args) => args.output.output,
+            Command::Status(args) => args.output,
+            Command::Generate(_) | Command::Demo(_) => None,
+        };
+        alias.unwrap_or(self.connection.format)
+    }
+}
+
+/// How to reach the cluster, and how to print.
+#[derive(Debug, clap::Args)]
+pub(super) struct Connection {
+    /// Peers to ask, separated by commas; any one of the cluster will do
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        env = "ATELIER_ENDPOINTS",
+        value_name = "URL,…",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7861",
+        hide_env_values = true
+    )]
+    pub(super) endpoints: Vec<String>,
+    /// How long the command may take: 90, 90s, 10m, 2h [default: 10m to draw, 30s to change,
+    /// 5s to ask, no end to watch]
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        env = "ATELIER_TIMEOUT",
+        value_name = "TIME",
+        value_parser = duration,
+        hide_env_values = true
+    )]
+    pub(super) timeout: Option<Duration>,
+    /// How to print: text for people (tab-separated when standard output is no terminal), or JSON
+    /// with a version, stable fields and RFC 3339 times
+    #[arg(long, global = true, help_heading = HEADING, value_enum, default_value = "text")]
+    pub(super) format: Format,
+}
+
+/// `-o json`, for every command that has no file to write.
+#[derive(Debug, clap::Args)]
+pub(super) struct OutputArgs {
+    /// The same as --format
+    #[arg(
+        short = 'o',
+        long,
+        global = true,
+        help_heading = HEADING,
+        value_enum,
+        value_name = "FORMAT"
+    )]
+    pub(super) output: Option<Format>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Draw a picture from a prompt, and wait for it
+    Generate(GenerateArgs),
+    /// Look at jobs, watch, fetch and cancel them
+    Job(JobArgs),
+    /// Ask every peer of the cluster how it is
+    Status(OutputArgs),
+    /// List, add, promote and remove members of the cluster
+    Member(MemberArgs),
+    /// Start a cluster on this machine, and draw a picture on it
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct GenerateArgs {
+    /// What to draw
+    pub(super) prompt: String,
+    /// File to write, replaced when it exists; several images become NAME-0.png, NAME-1.png …;
+    /// - is standard output [default: the job's id with .png]
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Pixels, a multiple of 16 [default: the model's]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(super) width: u32,
+    /// Pixels, a multiple of 16 [default: the model's]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(super) height: u32,
+    /// Denoise steps [default: the model's]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(super) steps: u32,
+    /// The same seed draws the same picture; image i has this plus i [default: a new one]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// How many images
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        value_parser = value_parser!(u32).range(1..)
+    )]
+    pub(super) images: u32,
+    /// 0 to 9, higher goes first [default: the cluster's]
+    #[arg(long, value_parser = value_parser!(u8).range(0..=9))]
+    pub(super) priority: Option<u8>,
+    /// Whose job it is
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(super) tenant: String,
+    /// Your own name for this job: the first job under a key answers for all
+    #[arg(long, default_value = "", value_name = "KEY", hide_default_value = true)]
+    pub(super) idempotency_key: String,
+    /// Submit under this id, to repeat a submission whose outcome is unknown [default: a new one]
+    #[arg(long, value_name = "ID")]
+    pub(super) job_id: Option<JobId>,
+    /// Do not wait: print the job's id as soon as the cluster holds it
+    #[arg(long = "async", conflicts_with = "output")]
+    pub(super) no_wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct JobArgs {
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    #[command(subcommand)]
+    pub(super) command: JobCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobCommand {
+    /// List jobs, newest first
+    List {
+        /// Only jobs in these phases, separated by commas
+        #[arg(long, value_enum, value_delimiter = ',')]
+        phase: Vec<PhaseArg>,
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Show one job
+    Show {
+        /// Its id
+        id: JobId,
+    },
+    /// Follow a job until it is over; JSON comes line by line
+    Watch {
+        /// Its id
+        id: JobId,
+    },
+    /// Wait for a job and fetch its pictures
+    Fetch {
+        /// Its id
+        id: JobId,
+        /// File to write, as generate's -o [default: the job's id with .png]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Cancel a job
+    Cancel {
+        /// Its id
+        id: JobId,
+    },
+}
+
+/// A phase as an argument.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum PhaseArg {
+    Queued,
+    Leased,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl From<PhaseArg> for Phase {
+    fn from(phase: PhaseArg) -> Self {
+        match phase {
+            PhaseArg::Queued => Self::Queued,
+            PhaseArg::Leased => Self::Leased,
+            PhaseArg::Succeeded => Self::Succeeded,
+            PhaseArg::Failed => Self::Failed,
+            PhaseArg::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MemberArgs {
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    #[command(subcommand)]
+    pub(super) command: MemberCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MemberCommand {
+    /// List the members
+    List,
+    /// Add a peer as a learner, and print the id that it is to be started with
+    Add {
+        /// Of its gRPC, http://host:port
+        address: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Make a learner that has caught up a voter
+    Promote {
+        /// Its id
+        node: NodeId,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Remove a member; asks to type its id, or wants --yes where there is no terminal
+    Remove {
+        /// Its id
+        node: NodeId,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// Whether a change is meant.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Consent {
+    /// Show what it would do to the quorum, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DemoArgs {
+    /// Model directory, in the diffusers layout of Z-Image-Turbo
+    #[arg(long, env = "ATELIER_MODEL", value_name = "DIR", hide_env_values = true)]
+    pub(super) model: PathBuf,
+    /// What to draw
+    #[arg(long, default_value = "a cat on a blue background")]
+    pub(super) prompt: String,
+    /// The same seed draws the same picture
+    #[arg(long, default_value_t = 7)]
+    pub(super) seed: u64,
+    /// Where pictures, configuration, logs and data go; a second run goes on with the same data
+    #[arg(long, default_value = "demo", value_name = "DIR")]
+    pub(super) directory: PathBuf,
+    /// How many peers
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u16).range(1..=7))]
+    pub(super) peers: u16,
+    /// Peer i takes this port + 10 (i - 1) for HTTP and the next for gRPC; the next free block
+    /// is taken where one is busy
+    #[arg(long, default_value_t = 7860, value_parser = value_parser!(u16).range(1024..=65000))]
+    pub(super) base_port: u16,
+    /// The daemon [default: atelierd beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub(super) atelierd: Option<PathBuf>,
+}
+
+/// Reads 90, 90s, 1500ms, 10m or 2h.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit_ms: u64 = match &text[digits.len()..] {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        unit => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{digits:?} is not a whole number; expected such as 90s or 10m"))?;
+    match number.checked_mul(unit_ms) {
+        Some(ms) if (1..=366 * 24 * 3_600_000).contains(&ms) => Ok(Duration::from_millis(ms)),
+        _ => Err("expected more than nothing and at most a year".to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_with_their_units() {
+        let ms = |text| duration(text).map(|time| time.as_millis());
+        assert_eq!(ms("90"), Ok(90_000));
+        assert_eq!(ms("1500ms"), Ok(1_500));
+        assert_eq!(ms("10m"), Ok(600_000));
+        assert_eq!(ms("2h"), Ok(7_200_000));
+        for text in ["", "s", "0", "-1", "1.5s", "1d", "99999999999999999999", "9999h5", "é"] {
+            assert!(ms(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn o_is_a_file_to_generate_and_a_format_to_the_rest() {
+        let format = |words: &[&str]| Args::try_parse_from(words).map(|args| args.format()).ok();
+        assert_eq!(format(&["atelier", "generate", "x", "-o", "json"]), Some(Format::Text));
+        assert_eq!(format(&["atelier", "job", "list", "-o", "json"]), Some(Format::Json));
+        assert_eq!(format(&["atelier", "status", "-o", "json"]), Some(Format::Json));
+        assert_eq!(format(&["atelier", "--format", "json", "generate", "x"]), Some(Format::Json));
+        assert_eq!(format(&["atelier", "generate", "x", "--format", "json"]), Some(Format::Json));
+        assert_eq!(format(&["atelier", "status", "-o", "cat.png"]), None);
+    }
+}

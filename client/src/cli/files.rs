@@ -1,0 +1,66 @@
+//! Writes pictures: whole or not at all.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use atelier_client::Image;
+
+/// Writes each image under its name, replacing what was there, and returns the names.
+///
+/// # Errors
+/// When a file cannot be written; files before it stay, the file itself is as it was.
+pub(super) fn write(output: &Path, images: &[Image]) -> anyhow::Result<Vec<PathBuf>> {
+    let paths: Vec<_> = (0..images.len()).map(|at| numbered(output, at, images.len())).collect();
+    for (path, image) in paths.iter().zip(images) {
+        write_one(path, &image.bytes)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(paths)
+}
+
+/// Beside its place first and then renamed, so that a reader never sees half a picture.
+fn write_one(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    // Readable as any other new file: the process's mask takes away what it should.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let mut file = builder.prefix(".atelier-").permissions(mode).tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// `cat.png` for one image; `cat-0.png`, `cat-1.png` for several.
+fn numbered(output: &Path, at: usize, images: usize) -> PathBuf {
+    if images == 1 {
+        return output.to_owned();
+    }
+    let mut name: OsString = output.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{at}"));
+    if let Some(extension) = output.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    output.with_file_name(name)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_images_are_numbered_before_the_extension() {
+        let name = |output: &str, at, images| numbered(Path::new(output), at, images);
+        assert_eq!(name("a/cat.png", 0, 1), Path::new("a/cat.png"));
+        assert_eq!(name("a/cat.png", 1, 2), Path::new("a/cat-1.png"));
+        assert_eq!(name("cat", 0, 2), Path::new("cat-0"));
+        assert_eq!(name("a.b.png", 0, 2), Path::new("a.b-0.png"));
+    }
+}

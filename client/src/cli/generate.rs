@@ -1,0 +1,145 @@
+//! `atelier generate`: submit, wait with a word on each step, fetch, write.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use atelier_client::{Client, Entropy, Generated, Job, Submission, TextToImage};
+use tokio::time::Instant;
+
+use super::Context;
+use super::args::GenerateArgs;
+use super::failure::{Exit, Failure};
+use super::files;
+use super::json::{Body, Document, JobView};
+use super::output::{dash, note};
+use super::progress::Progress;
+use super::timeline::Timeline;
+
+/// `-o` of this is standard output.
+const STDOUT: &str = "-";
+
+pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, Failure> {
+    let client = context.patient_client()?;
+    let submission = submission(&args);
+    context.say_on_interrupt(format!("submit it again with --job-id {}", submission.job));
+    if args.no_wait {
+        return submit(context, &client, &submission).await;
+    }
+    if args.output.as_deref() == Some(Path::new(STDOUT)) && args.images > 1 {
+        let what = format!("{} images do not fit into standard output; use -o FILE", args.images);
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    let mut timeline = Timeline::new(Instant::now());
+    let mut progress = Progress::new();
+    progress.say(&format!("submitting job {}", submission.job));
+    let accepted = client.submit(&submission).await?;
+    context.say_on_interrupt(goes_on(&accepted.job.to_string()));
+    let job = client
+        .finish(accepted.job, |event| {
+            timeline.observe(event, Instant::now());
+            progress.tell(event);
+        })
+        .await?;
+    let images = client.fetch(&job).await?;
+    drop(progress);
+    let timeline = timeline.finish(Instant::now());
+    deliver(context, args.output, &Generated { accepted, job, images }, Some(&timeline))
+}
+
+/// Writes the pictures and says what came of the job.
+pub(super) fn deliver(
+    context: &Context,
+    output: Option<PathBuf>,
+    generated: &Generated,
+    timeline: Option<&Timeline>,
+) -> Result<Exit, Failure> {
+    let Generated { accepted, job, images } = generated;
+    if images.is_empty() {
+        let what = format!("job {} succeeded, but it names no picture", job.job);
+        return Err(Failure::new(Exit::Failed, what));
+    }
+    if output.as_deref() == Some(Path::new(STDOUT)) {
+        for image in images {
+            context.output.bytes(&image.bytes)?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let output = output.unwrap_or_else(|| PathBuf::from(format!("{}.png", job.job)));
+    let paths = files::write(&output, images)?;
+    let files: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    if context.output.is_json() {
+        let seconds = timeline
+            .map_or_else(|| Timeline::new(Instant::now()).seconds(), |timeline| timeline.seconds());
+        let (job, duplicate) = (JobView::from(job), accepted.duplicate);
+        let body = Body::Generated { job, duplicate, files, seconds };
+        context.output.document(&Document::from(body))?;
+        return Ok(Exit::Ok);
+    }
+    for file in &files {
+        context.output.line(file)?;
+    }
+    context.output.line(&story(job, timeline))?;
+    Ok(Exit::Ok)
+}
+
+/// Job, peer, seed and times in one line.
+fn story(job: &Job, timeline: Option<&Timeline>) -> String {
+    let mut text = format!("job {}, drawn by peer {}", job.job, dash(job.node));
+    if let Some(parameters) = &job.parameters {
+        text += &format!(", seed {}", parameters.seed);
+    }
+    if let Some(timeline) = timeline {
+        let stages = timeline.rows().map(|(stage, took)| format!("{stage} {}", seconds(took)));
+        let total = timeline.rows().iter().map(|(_, took)| *took).sum();
+        text += &format!(", in {} ({})", seconds(total), stages.join(", "));
+    }
+    text
+}
+
+/// Seconds with two digits, as a person reads them.
+pub(super) fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
+async fn submit(
+    context: &Context,
+    client: &Client,
+    submission: &Submission,
+) -> Result<Exit, Failure> {
+    let accepted = client.submit(submission).await?;
+    let job = accepted.job.to_string();
+    if context.output.is_json() {
+        let (duplicate, log_index) = (accepted.duplicate, accepted.log_index);
+        let seed = submission.parameters.seed;
+        let body = Body::Submitted { job, duplicate, log_index, seed };
+        context.output.document(&Document::from(body))?;
+        return Ok(Exit::Ok);
+    }
+    context.output.line(&job)?;
+    note(&format!("accepted; fetch it with: atelier job fetch {job} --to FILE"));
+    Ok(Exit::Ok)
+}
+
+fn goes_on(job: &str) -> String {
+    format!("the job goes on: atelier job fetch {job}; stop it with: atelier job cancel {job}")
+}
+
+fn submission(args: &GenerateArgs) -> Submission {
+    // A seed that people can read out to each other.
+    let seed = args.seed.unwrap_or_else(|| Entropy::os().draw() >> 32);
+    let mut submission = Submission::new(TextToImage {
+        prompt: args.prompt.clone(),
+        width: args.width,
+        height: args.height,
+        steps: args.steps,
+        seed,
+        images: args.images,
+    });
+    if let Some(job) = args.job_id {
+        submission.job = job;
+    }
+    submission.tenant.clone_from(&args.tenant);
+    submission.idempotency_key.clone_from(&args.idempotency_key);
+    submission.priority = args.priority;
+    submission
+}

@@ -1,0 +1,149 @@
+//! `atelier job`: list, show, watch, fetch, cancel.
+
+use std::path::PathBuf;
+
+use atelier_client::{Accepted, Generated, Job, JobId, Phase};
+
+use super::args::{JobCommand, PhaseArg};
+use super::failure::{Exit, Failure};
+use super::generate::deliver;
+use super::json::{self, Body, Document, JobView};
+use super::output::{Output, dash, note, short};
+use super::progress::Progress;
+use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE};
+
+/// A prompt in a list is cut to this.
+const PROMPT_CHARS_MAX: usize = 48;
+
+pub(super) async fn run(context: &Context, command: JobCommand) -> Result<Exit, Failure> {
+    match command {
+        JobCommand::List { phase, limit } => list(context, phase, limit).await,
+        JobCommand::Show { id } => {
+            let job = context.client(PATIENCE_ASK)?.job(id).await?;
+            show(context, &job)
+        }
+        JobCommand::Watch { id } => watch(context, id).await,
+        JobCommand::Fetch { id, to } => fetch(context, id, to).await,
+        JobCommand::Cancel { id } => {
+            let job = context.client(PATIENCE_CHANGE)?.cancel(id).await?;
+            show(context, &job)
+        }
+    }
+}
+
+async fn list(context: &Context, phases: Vec<PhaseArg>, limit: u32) -> Result<Exit, Failure> {
+    let phases: Vec<Phase> = phases.into_iter().map(Phase::from).collect();
+    let page = context.client(PATIENCE_ASK)?.jobs(&phases, limit).await?;
+    if context.output.is_json() {
+        let jobs = page.jobs.iter().map(JobView::from).collect();
+        let body = Body::Jobs { jobs, total: page.total };
+        context.output.document(&Document::from(body))?;
+        return Ok(Exit::Ok);
+    }
+    let rows: Vec<_> = page.jobs.iter().map(|job| row(context.output, job)).collect();
+    let header = ["job", "phase", "position", "peer", "tenant", "submitted", "prompt"];
+    context.output.table(&header, &rows)?;
+    if page.total > rows.len() as u64 {
+        note(&format!("{} of {}; see more with --limit", rows.len(), page.total));
+    }
+    Ok(Exit::Ok)
+}
+
+fn row(output: Output, job: &Job) -> Vec<String> {
+    let prompt =
+        job.parameters.as_ref().map(|parameters| short(&parameters.prompt, PROMPT_CHARS_MAX));
+    vec![
+        job.job.to_string(),
+        job.phase.to_string(),
+        dash(job.position),
+        dash(job.node),
+        job.tenant.clone(),
+        output.moment(job.submitted_ms),
+        dash(prompt),
+    ]
+}
+
+fn show(context: &Context, job: &Job) -> Result<Exit, Failure> {
+    if context.output.is_json() {
+        context.output.document(&Document::from(Body::Job { job: job.into() }))?;
+        return Ok(Exit::Ok);
+    }
+    let mut rows = vec![
+        ("job", job.job.to_string()),
+        ("phase", job.phase.to_string()),
+        ("position", dash(job.position)),
+        ("peer", dash(job.node)),
+        ("tenant", job.tenant.clone()),
+        ("priority", job.priority.to_string()),
+        ("submitted", context.output.moment(job.submitted_ms)),
+        ("finished", dash(job.finished_ms.map(|ms| context.output.moment(ms)))),
+        ("leases", job.leases.to_string()),
+        ("failed attempts", job.attempts.to_string()),
+        ("error", dash((!job.error.is_empty()).then_some(&job.error))),
+    ];
+    if let Some(parameters) = &job.parameters {
+        let or_model = |value: u32| dash((value > 0).then_some(value));
+        rows.push(("prompt", parameters.prompt.clone()));
+        rows.push(("width", or_model(parameters.width)));
+        rows.push(("height", or_model(parameters.height)));
+        rows.push(("steps", or_model(parameters.steps)));
+        rows.push(("seed", parameters.seed.to_string()));
+        rows.push(("images", parameters.images.to_string()));
+    }
+    for artifact in &job.artifacts {
+        let text =
+            format!("{} ({}, {} bytes)", artifact.digest, artifact.media_type, artifact.bytes);
+        rows.push(("artifact", text));
+    }
+    let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    context.output.table(&["field", "value"], &rows)?;
+    Ok(Exit::Ok)
+}
+
+async fn watch(context: &Context, id: JobId) -> Result<Exit, Failure> {
+    let mut watch = context.client(PATIENCE_ASK)?.watch(id);
+    let mut progress = Progress::new();
+    let mut last = None;
+    while let Some(event) = watch.next().await {
+        let event = event?;
+        if context.output.is_json() {
+            context.output.line(&json::line(&Document::event(&event)))?;
+        } else {
+            progress.tell(&event);
+        }
+        last = Some(event.job);
+    }
+    drop(progress);
+    let Some(job) = last else { return Ok(Exit::Failed) };
+    if !context.output.is_json() {
+        show(context, &job)?;
+    }
+    match job.phase {
+        Phase::Succeeded => Ok(Exit::Ok),
+        phase => Err(Failure::new(Exit::Failed, format!("job {id} {}", ended(phase)))
+            .why((!job.error.is_empty()).then_some(job.error))),
+    }
+}
+
+const fn ended(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Cancelled => "was cancelled",
+        Phase::Failed => "failed",
+        Phase::Queued | Phase::Leased | Phase::Succeeded => "is not over",
+    }
+}
+
+async fn fetch(context: &Context, id: JobId, to: Option<PathBuf>) -> Result<Exit, Failure> {
+    let client = context.patient_client()?;
+    // Asked first, so that an unknown id fails at once rather than being waited for.
+    let known = client.job(id).await?;
+    let job = if known.phase == Phase::Succeeded {
+        known
+    } else {
+        let mut progress = Progress::new();
+        client.finish(id, |event| progress.tell(event)).await?
+    };
+    let images = client.fetch(&job).await?;
+    let accepted = Accepted { job: id, duplicate: true, log_index: job.log_index };
+    deliver(context, to, &Generated { accepted, job, images }, None)
+}

@@ -1,0 +1,336 @@
+//! The JSON that programs read: a promise, apart from the types of the library.
+//!
+//! Every document has `version` and `kind`. Within a version fields are only added. Times are
+//! RFC 3339 in UTC, ids of jobs are strings, what is not known is null.
+
+use atelier_client::{Artifact, Event, Job, Member, Status, TextToImage};
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::output::{dash, rfc3339};
+use super::quorum::{Change, Voters};
+
+/// Rises when a field is taken away or changes its meaning.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Document {
+    version: u32,
+    #[serde(flatten)]
+    body: Body,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Body {
+    Job { job: JobView },
+    Jobs { jobs: Vec<JobView>, total: u64 },
+    Event { job: JobView, log_index: u64, progress: Option<ProgressView> },
+    Submitted { job: String, duplicate: bool, log_index: u64, seed: u64 },
+    Generated { job: JobView, duplicate: bool, files: Vec<String>, seconds: Seconds },
+    Status(StatusView),
+    Members { members: Vec<MemberView> },
+    MemberChange(ChangeView),
+    Error { error: ErrorView },
+}
+
+/// How long each stage took, as the client saw it.
+#[derive(Debug, Serialize)]
+pub(super) struct Seconds {
+    pub(super) queue: f64,
+    pub(super) encode: f64,
+    pub(super) denoise: f64,
+    pub(super) decode: f64,
+    pub(super) fetch: f64,
+    pub(super) total: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct JobView {
+    job: String,
+    phase: &'static str,
+    tenant: String,
+    priority: u32,
+    submitted: Option<String>,
+    finished: Option<String>,
+    log_index: u64,
+    attempts: u32,
+    leases: u32,
+    node: Option<u64>,
+    token: Option<u64>,
+    position: Option<u64>,
+    error: Option<String>,
+    artifacts: Vec<ArtifactView>,
+    parameters: Option<ParametersView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ArtifactView {
+    digest: String,
+    bytes: u64,
+    media_type: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ParametersView {
+    kind: &'static str,
+    prompt: String,
+    width: u32,
+    height: u32,
+    steps: u32,
+    seed: u64,
+    images: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ProgressView {
+    node: u64,
+    token: u64,
+    stage: String,
+    step: u32,
+    steps: u32,
+    image: u32,
+}
+
+/// The cluster as all its peers see it.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusView {
+    pub(super) leader: Option<u64>,
+    /// Null where no two peers stood at the same index.
+    pub(super) consistent: Option<bool>,
+    pub(super) jobs: Option<Counts>,
+    pub(super) peers: Vec<PeerView>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Counts {
+    pub(super) queued: u64,
+    pub(super) leased: u64,
+    pub(super) terminal: u64,
+}
+
+/// One peer: what the cluster says of it, and what it says itself.
+#[derive(Debug, Serialize)]
+pub(super) struct PeerView {
+    #[serde(flatten)]
+    pub(super) member: MemberView,
+    pub(super) answered: bool,
+    pub(super) why: Option<String>,
+    pub(super) term: Option<u64>,
+    pub(super) last_log_index: Option<u64>,
+    pub(super) commit_index: Option<u64>,
+    pub(super) applied_index: Option<u64>,
+    pub(super) version: Option<String>,
+    pub(super) state_digest: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct MemberView {
+    node: Option<u64>,
+    address: String,
+    role: Option<&'static str>,
+    leader: bool,
+    alive: Option<bool>,
+    slots: Option<u32>,
+    leases: Option<u32>,
+    engine: Option<String>,
+    model: Option<String>,
+    matched_index: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ChangeView {
+    change: &'static str,
+    node: Option<u64>,
+    address: String,
+    done: bool,
+    dry_run: bool,
+    before: VotersView,
+    after: VotersView,
+}
+
+#[derive(Debug, Serialize)]
+struct VotersView {
+    voters: usize,
+    alive: usize,
+    quorum: usize,
+    tolerates: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ErrorView {
+    code: u8,
+    what: String,
+    why: Vec<String>,
+    hints: Vec<String>,
+    leader: Option<String>,
+}
+
+impl From<Body> for Document {
+    fn from(body: Body) -> Self {
+        Self { version: VERSION, body }
+    }
+}
+
+impl Document {
+    pub(super) fn event(event: &Event) -> Self {
+        let progress = event.progress.as_ref().map(|at| ProgressView {
+            node: at.node,
+            token: at.token,
+            stage: at.stage.word().to_owned(),
+            step: at.step,
+            steps: at.steps,
+            image: at.image,
+        });
+        let job = JobView::from(&event.job);
+        Body::Event { job, log_index: event.log_index, progress }.into()
+    }
+
+    pub(super) fn error(failure: &Failure) -> Self {
+        let error = ErrorView {
+            code: failure.exit as u8,
+            what: failure.what.clone(),
+            why: failure.why.clone(),
+            hints: failure.hints.clone(),
+            leader: failure.leader.clone(),
+        };
+        Body::Error { error }.into()
+    }
+
+    pub(super) fn change(change: &Change, node: Option<u64>, done: bool) -> Self {
+        let view = |voters: Voters| VotersView {
+            voters: voters.total,
+            alive: voters.alive,
+            quorum: voters.quorum(),
+            tolerates: voters.tolerates(),
+        };
+        Body::MemberChange(ChangeView {
+            change: change.kind.word(),
+            node,
+            address: change.address.clone(),
+            done,
+            dry_run: !done,
+            before: view(change.before),
+            after: view(change.after),
+        })
+        .into()
+    }
+}
+
+/// The document on one line.
+pub(super) fn line(document: &Document) -> String {
+    // Plain structs of numbers and strings: nothing here can fail to be written.
+    serde_json::to_string(document).unwrap_or_default()
+}
+
+/// The document, indented.
+pub(super) fn pretty(document: &Document) -> String {
+    serde_json::to_string_pretty(document).unwrap_or_default()
+}
+
+fn filled(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+impl From<&Job> for JobView {
+    fn from(job: &Job) -> Self {
+        Self {
+            job: job.job.to_string(),
+            phase: job.phase.word(),
+            tenant: job.tenant.clone(),
+            priority: job.priority,
+            submitted: (job.submitted_ms > 0).then(|| rfc3339(job.submitted_ms)),
+            finished: job.finished_ms.map(rfc3339),
+            log_index: job.log_index,
+            attempts: job.attempts,
+            leases: job.leases,
+            node: job.node,
+            token: (job.token > 0).then_some(job.token),
+            position: job.position,
+            error: filled(&job.error),
+            artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
+            parameters: job.parameters.as_ref().map(ParametersView::from),
+        }
+    }
+}
+
+impl From<&Artifact> for ArtifactView {
+    fn from(artifact: &Artifact) -> Self {
+        let Artifact { digest, bytes, media_type } = artifact.clone();
+        Self { digest, bytes, media_type }
+    }
+}
+
+impl From<&TextToImage> for ParametersView {
+    fn from(parameters: &TextToImage) -> Self {
+        let TextToImage { prompt, width, height, steps, seed, images } = parameters.clone();
+        Self { kind: "text_to_image/v1", prompt, width, height, steps, seed, images }
+    }
+}
+
+impl From<&Member> for MemberView {
+    fn from(member: &Member) -> Self {
+        Self {
+            node: Some(member.node),
+            address: member.address.clone(),
+            role: Some(member.role.word()),
+            leader: member.leader,
+            alive: Some(member.alive),
+            slots: Some(member.slots),
+            leases: Some(member.leases),
+            engine: filled(&member.engine),
+            model: filled(&member.model),
+            matched_index: member.matched_index,
+        }
+    }
+}
+
+impl MemberView {
+    /// The cells of a table: id, address, role, leader, alive, engine, model, slots, leases.
+    pub(super) fn cells(&self) -> Vec<String> {
+        let yes = |value: bool| if value { "yes" } else { "no" };
+        vec![
+            dash(self.node),
+            self.address.clone(),
+            dash(self.role),
+            yes(self.leader).to_owned(),
+            dash(self.alive.map(yes)),
+            dash(self.engine.as_ref()),
+            dash(self.model.as_ref()),
+            dash(self.slots),
+            dash(self.leases),
+        ]
+    }
+
+    /// An address that is no member's, or not known to be.
+    pub(super) fn stranger(address: &str, node: Option<u64>) -> Self {
+        Self {
+            node,
+            address: address.to_owned(),
+            role: None,
+            leader: false,
+            alive: None,
+            slots: None,
+            leases: None,
+            engine: None,
+            model: None,
+            matched_index: None,
+        }
+    }
+}
+
+impl PeerView {
+    pub(super) fn new(member: MemberView, status: Option<&Status>, why: Option<String>) -> Self {
+        Self {
+            member,
+            answered: status.is_some(),
+            why,
+            term: status.map(|status| status.term),
+            last_log_index: status.map(|status| status.last_log_index),
+            commit_index: status.map(|status| status.commit_index),
+            applied_index: status.map(|status| status.applied_index),
+            version: status.and_then(|status| filled(&status.version)),
+            state_digest: status.and_then(|status| filled(&status.state_digest)),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Runs one command and turns what came of it into text and an exit code.
+
+mod args;
+mod demo;
+mod failure;
+mod files;
+mod generate;
+mod job;
+mod json;
+mod member;
+mod output;
+mod progress;
+mod quorum;
+mod status;
+mod timeline;
+
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use atelier_client::{Client, Options};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::{Args, Command, Connection};
+use failure::{Exit, Failure};
+use output::Output;
+
+/// How long a question may take where nothing else is asked for: any peer answers at once.
+const PATIENCE_ASK: Duration = Duration::from_secs(5);
+/// How long a change may take: it goes through the log, and an election fits in.
+const PATIENCE_CHANGE: Duration = Duration::from_secs(30);
+/// How long a picture may take.
+const PATIENCE_DRAW: Duration = Duration::from_secs(600);
+
+/// What a command works with.
+struct Context {
+    connection: Connection,
+    output: Output,
+    /// What to tell a user who interrupts: where the work goes on without him.
+    on_interrupt: Mutex<Option<String>>,
+}
+
+impl Context {
+    /// Makes a client; a call may take `default`, a watch as long as it needs, unless a timeout
+    /// was asked for.
+    fn client(&self, default: Duration) -> Result<Client, Failure> {
+        self.client_with(Options {
+            deadline: self.connection.timeout.unwrap_or(default),
+            watch_deadline: self.connection.timeout,
+            ..Options::default()
+        })
+    }
+
+    /// A client for a picture: its calls go through the log, its watch takes as long as drawing.
+    fn patient_client(&self) -> Result<Client, Failure> {
+        let timeout = self.connection.timeout;
+        self.client_with(Options {
+            deadline: timeout.unwrap_or(PATIENCE_CHANGE),
+            watch_deadline: Some(timeout.unwrap_or(PATIENCE_DRAW)),
+            ..Options::default()
+        })
+    }
+
+    fn client_with(&self, options: Options) -> Result<Client, Failure> {
+        Ok(Client::connect(&self.connection.endpoints, options)?)
+    }
+
+    fn say_on_interrupt(&self, hint: String) {
+        *self.on_interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(hint);
+    }
+
+    fn interrupted(&self) -> Failure {
+        let hint = self.on_interrupt.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Failure::new(Exit::Interrupted, "interrupted").hints(hint)
+    }
+}
+
+/// Runs the command of this process's arguments.
+pub(crate) fn run() -> ExitCode {
+    // Usage errors end here with code 2, help and version with 0: clap's own habit and ours.
+    let args = Args::parse();
+    let format = args.format();
+    let context = Context {
+        connection: args.connection,
+        output: Output::new(format),
+        on_interrupt: Mutex::new(None),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Failure::new(Exit::Failed, format!("no async runtime: {error}")).report(format);
+        }
+    };
+    let result = runtime.block_on(dispatch(&context, args.command));
+    // A reader of standard input may hang in a thread that cannot be stopped.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report(format),
+    }
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
+    // The demo stops its children first, so it waits for signals itself.
+    if let Command::Demo(args) = command {
+        return demo::run(context, args).await;
+    }
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let work = async {
+        match command {
+            Command::Generate(args) => generate::run(context, args).await,
+            Command::Job(args) => job::run(context, args.command).await,
+            Command::Status(_) => status::run(context).await,
+            Command::Member(args) => member::run(context, args.command).await,
+            Command::Demo(_) => Ok(Exit::Ok),
+        }
+    };
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => Err(context.interrupted()),
+        _ = terminate.recv() => Err(context.interrupted()),
+    }
+}

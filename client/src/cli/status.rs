@@ -1,0 +1,125 @@
+//! `atelier status`: one row a peer, from the whole cluster.
+
+use atelier_client::{NodeId, Survey};
+
+use super::failure::{Exit, Failure};
+use super::json::{Body, Counts, Document, MemberView, PeerView, StatusView};
+use super::output::{dash, note};
+use super::{Context, PATIENCE_ASK};
+
+pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
+    let survey = context.client(PATIENCE_ASK)?.survey().await;
+    let answered = survey.statuses().count();
+    if answered == 0 {
+        let why = survey.answers.iter().filter_map(|one| one.status.as_ref().err());
+        return Err(Failure::new(Exit::Unavailable, "no peer answers")
+            .why(why.map(ToString::to_string).collect::<Vec<_>>())
+            .hint("name other peers with --endpoints URL,… or ATELIER_ENDPOINTS")
+            .hint("`atelier demo` starts a cluster on this machine"));
+    }
+    let peers = peers(&survey);
+    let silent: Vec<String> = peers.iter().filter_map(silence).collect();
+    let view = StatusView {
+        leader: survey.leader(),
+        consistent: survey.consistent(),
+        jobs: counts(&survey),
+        peers,
+    };
+    let all_answered = silent.is_empty();
+    let led = view.leader.is_some();
+    if context.output.is_json() {
+        context.output.document(&Document::from(Body::Status(view)))?;
+    } else {
+        print(context, &view, &silent)?;
+    }
+    match (led, all_answered) {
+        (false, _) => Ok(Exit::Unavailable),
+        (true, false) => Ok(Exit::Partial),
+        (true, true) => Ok(Exit::Ok),
+    }
+}
+
+/// Every member, then every address that answered and is none.
+fn peers(survey: &Survey) -> Vec<PeerView> {
+    let mut peers: Vec<PeerView> = survey
+        .members
+        .iter()
+        .map(|member| {
+            let status = survey.of(member.node);
+            let why = match status {
+                Some(_) => None,
+                None => Some(why(survey, &member.address)),
+            };
+            PeerView::new(MemberView::from(member), status, why)
+        })
+        .collect();
+    let is_member = |node: NodeId| survey.members.iter().any(|member| member.node == node);
+    for status in survey.answers.iter().filter_map(|one| Some((one, one.status.as_ref().ok()?))) {
+        let (answer, status) = status;
+        if !is_member(status.node) {
+            let view = MemberView::stranger(&answer.address, Some(status.node));
+            let why = Some("it answers, and is no member".to_owned());
+            peers.push(PeerView::new(view, Some(status), why));
+        }
+    }
+    for answer in &survey.answers {
+        let known = survey.members.iter().any(|member| member.address == answer.address);
+        if let (Err(error), false) = (&answer.status, known) {
+            let view = MemberView::stranger(&answer.address, None);
+            peers.push(PeerView::new(view, None, Some(error.to_string())));
+        }
+    }
+    peers
+}
+
+fn why(survey: &Survey, address: &str) -> String {
+    let answer = survey.answers.iter().find(|answer| answer.address == address);
+    match answer.map(|answer| &answer.status) {
+        Some(Err(error)) => error.to_string(),
+        _ => format!("{address} was not asked: it cannot be dialled"),
+    }
+}
+
+fn silence(peer: &PeerView) -> Option<String> {
+    if peer.answered {
+        return None;
+    }
+    Some(peer.why.clone().unwrap_or_else(|| "it does not answer".to_owned()))
+}
+
+fn counts(survey: &Survey) -> Option<Counts> {
+    let newest = survey.statuses().max_by_key(|status| (status.term, status.applied_index))?;
+    let (queued, leased, terminal) = (newest.queued, newest.leased, newest.terminal);
+    Some(Counts { queued, leased, terminal })
+}
+
+fn print(context: &Context, view: &StatusView, silent: &[String]) -> Result<(), Failure> {
+    let header = [
+        "id", "address", "role", "leader", "alive", "term", "applied", "engine", "model", "slots",
+        "leases",
+    ];
+    let rows: Vec<_> = view.peers.iter().map(row).collect();
+    context.output.table(&header, &rows)?;
+    if let Some(Counts { queued, leased, terminal }) = &view.jobs {
+        note(&format!("jobs: {queued} queued, {leased} being drawn, {terminal} over"));
+    }
+    for why in silent {
+        note(&format!("silent: {why}"));
+    }
+    if view.leader.is_none() {
+        note("no peer knows a leader: an election is under way, or there is no quorum");
+    }
+    if view.consistent == Some(false) {
+        note("DIVERGED: peers at the same applied index have different states; keep all disks");
+    }
+    Ok(())
+}
+
+fn row(peer: &PeerView) -> Vec<String> {
+    let PeerView { member, .. } = peer;
+    let mut row = member.cells();
+    // After alive, before engine.
+    row.insert(5, dash(peer.applied_index));
+    row.insert(5, dash(peer.term));
+    row
+}

@@ -1,0 +1,251 @@
+//! The client: sends a call to an endpoint, and to others until the budget says stop.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use atelier_proto::client::v1 as wire;
+use atelier_proto::client::v1::atelier_client::AtelierClient;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Request, Response};
+
+use crate::budget::{Budget, Failure, Kind, Next};
+use crate::convert;
+use crate::error::{ConnectError, Error};
+use crate::options::Options;
+use crate::pool::{self, Dial, Endpoint, Pool};
+use crate::types::{Accepted, Job, JobId, JobPage, Phase, Status, Submission};
+
+/// The generated stub that a call is made on.
+pub(crate) type Rpc = AtelierClient<Channel>;
+
+/// A list of the most jobs with the longest prompts fits; a larger answer is refused.
+const MESSAGE_BYTES_MAX: usize = 32 << 20;
+/// Learning who else is there may delay a watch by no more than this.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Speaks with a cluster through any of its peers.
+///
+/// Cheap to clone; all clones share their connections. Calls may run side by side.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    pool: Pool,
+    learned: AtomicBool,
+}
+
+impl Client {
+    /// Makes a client of the cluster that has peers at these addresses, `http://host:port` or
+    /// `host:port`. Connects to nobody yet. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when there is no address, too many, or one that is none.
+    pub fn connect(
+        endpoints: impl IntoIterator<Item = impl AsRef<str>>,
+        options: Options,
+    ) -> Result<Self, ConnectError> {
+        let dial = pool::dial(&options);
+        Self::with_dial(endpoints, options, dial)
+    }
+
+    /// The same over channels that the caller makes, as a simulated network does.
+    ///
+    /// # Errors
+    /// As [`Client::connect`], and what `dial` itself returns.
+    pub fn with_dialer(
+        endpoints: impl IntoIterator<Item = impl AsRef<str>>,
+        options: Options,
+        dial: impl Fn(&str) -> Result<Channel, ConnectError> + Send + Sync + 'static,
+    ) -> Result<Self, ConnectError> {
+        Self::with_dial(endpoints, options, Box::new(dial))
+    }
+
+    fn with_dial(
+        endpoints: impl IntoIterator<Item = impl AsRef<str>>,
+        options: Options,
+        dial: Dial,
+    ) -> Result<Self, ConnectError> {
+        let pool = Pool::new(endpoints, dial)?;
+        let learned = AtomicBool::new(!options.learn_members);
+        Ok(Self { shared: Arc::new(Shared { options, pool, learned }) })
+    }
+
+    /// The addresses that this client knows by now, given ones first.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.pool().endpoints().into_iter().map(|endpoint| endpoint.address).collect()
+    }
+
+    /// Submits a job and returns when the cluster holds it in its log.
+    ///
+    /// Repeats under the same id until it is answered, so the job is accepted once at most.
+    ///
+    /// # Errors
+    /// - [`Error::UnknownOutcome`]: it may be accepted; submit the same value again.
+    /// - [`Error::Unavailable`]: it is certainly not accepted; try later.
+    /// - [`Error::Full`]: the queue was full until the deadline; try after `retry_after`.
+    /// - [`Error::Invalid`], [`Error::AlreadyExists`]: mend the request, or use another key.
+    ///
+    /// # Cancel safety
+    /// When dropped the outcome is unknown: submit the same value again.
+    pub async fn submit(&self, submission: &Submission) -> Result<Accepted, Error> {
+        let request = convert::submit_request(submission);
+        let reply = self
+            .call(Kind::Submit(submission.job), request, |mut rpc, request| async move {
+                rpc.submit(request).await
+            })
+            .await?;
+        convert::accepted(&reply)
+    }
+
+    /// Reads one job, as the peer that answers sees it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when that peer knows no such job, [`Error::Unavailable`] and
+    /// [`Error::Deadline`] when none answers.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn job(&self, job: JobId) -> Result<Job, Error> {
+        let request = wire::GetJobRequest { job_id: job.to_string() };
+        let reply = self
+            .call(Kind::Read, request, |mut rpc, request| async move { rpc.get_job(request).await })
+            .await?;
+        convert::job(reply)
+    }
+
+    /// Lists jobs of these phases, of all when none is named, newest first. A limit of 0 is 100;
+    /// the most is 1000.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and [`Error::Deadline`] when no peer answers.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn jobs(&self, phases: &[Phase], limit: u32) -> Result<JobPage, Error> {
+        let phases = phases.iter().map(|phase| convert::phase_to_wire(*phase).into()).collect();
+        let request = wire::ListJobsRequest { phases, limit };
+        let reply =
+            self.call(Kind::Read, request, |mut rpc, request| async move {
+                rpc.list_jobs(request).await
+            })
+            .await?;
+        convert::job_page(reply)
+    }
+
+    /// Cancels a job, and returns it as it is then.
+    ///
+    /// # Errors
+    /// - [`Error::NotFound`]: no such job.
+    /// - [`Error::Conflict`]: it is over already.
+    /// - [`Error::UnknownChange`]: read the job to learn whether it is cancelled.
+    ///
+    /// # Cancel safety
+    /// When dropped the outcome is unknown: read the job.
+    pub async fn cancel(&self, job: JobId) -> Result<Job, Error> {
+        let request = wire::CancelJobRequest { job_id: job.to_string() };
+        let reply = self
+            .call(Kind::Change("cancel the job"), request, |mut rpc, request| async move {
+                rpc.cancel_job(request).await
+            })
+            .await?;
+        convert::job(reply)
+    }
+
+    /// Asks the first peer that answers how it is.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and [`Error::Deadline`] when no peer answers.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let request = wire::StatusRequest {};
+        let reply = self
+            .call(Kind::Read, request, |mut rpc, request| async move { rpc.status(request).await })
+            .await?;
+        convert::status(reply)
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    pub(crate) fn rpc(endpoint: &Endpoint) -> Rpc {
+        AtelierClient::new(endpoint.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Sends one call to endpoint after endpoint until it is answered or the budget is spent.
+    pub(crate) async fn call<Q, R, F>(
+        &self,
+        kind: Kind,
+        message: Q,
+        send: impl Fn(Rpc, Request<Q>) -> F,
+    ) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<R>, tonic::Status>>,
+    {
+        let mut budget = Budget::new(kind, self.options(), Instant::now());
+        let mut endpoint = self.pool().preferred();
+        loop {
+            let allowed = budget.attempt(Instant::now());
+            let mut request = Request::new(message.clone());
+            request.set_timeout(allowed);
+            let failure = match timeout(allowed, send(Self::rpc(&endpoint), request)).await {
+                Ok(Ok(reply)) => {
+                    self.pool().prefer(&endpoint.address);
+                    return Ok(reply.into_inner());
+                }
+                Ok(Err(status)) => Failure::new(&endpoint.address, &status),
+                Err(_) => Failure::timeout(&endpoint.address, allowed),
+            };
+            endpoint = self.go_on(&mut budget, failure, endpoint).await?;
+        }
+    }
+
+    /// Waits as the budget says and chooses the endpoint to ask then.
+    pub(crate) async fn go_on(
+        &self,
+        budget: &mut Budget,
+        failure: Failure,
+        endpoint: Endpoint,
+    ) -> Result<Endpoint, Error> {
+        let random = self.options().entropy.draw();
+        match budget.spend(failure, Instant::now(), self.pool().len(), random)? {
+            Next::Here { pause } => {
+                sleep(pause).await;
+                Ok(endpoint)
+            }
+            Next::Elsewhere { pause, leader } => {
+                sleep(pause).await;
+                let leader = leader.and_then(|address| self.pool().learn(&address));
+                Ok(leader.unwrap_or_else(|| self.pool().after(&endpoint.address)))
+            }
+        }
+    }
+
+    /// Learns once where the other members are, so that a long call outlives its endpoints.
+    /// Best effort: a failure only means that fewer endpoints are known.
+    pub(crate) async fn learn_members(&self) {
+        if self.shared.learned.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Ok(Ok(members)) = timeout(LEARN_TIMEOUT, self.members()).await {
+            self.shared.learned.store(true, Ordering::Relaxed);
+            for member in members {
+                self.pool().learn(&member.address);
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Turns generated types into those of `types` and back. The only place that knows both.
+//!
+//! Checks what it reads: an answer that breaks the contract is [`Error::Malformed`], not a
+//! default value.
+
+use atelier_proto::client::v1 as wire;
+
+use crate::error::Error;
+use crate::types::{
+    Accepted, Artifact, Event, Job, JobId, JobPage, Member, Phase, Progress, Role, Stage, Status,
+    Submission, TextToImage,
+};
+
+fn malformed(what: String) -> Error {
+    Error::Malformed { what }
+}
+
+fn job_id(text: &str) -> Result<JobId, Error> {
+    text.parse().map_err(|_| malformed(format!("expected a job id, got {text:?}")))
+}
+
+/// Zero stands for "none" on the wire.
+fn some(value: u64) -> Option<u64> {
+    (value != 0).then_some(value)
+}
+
+pub(crate) fn submit_request(submission: &Submission) -> wire::SubmitRequest {
+    let TextToImage { prompt, width, height, steps, seed, images } = &submission.parameters;
+    let text_to_image = wire::TextToImage {
+        prompt: prompt.clone(),
+        width: *width,
+        height: *height,
+        steps: *steps,
+        seed: *seed,
+        images: *images,
+    };
+    wire::SubmitRequest {
+        job_id: submission.job.to_string(),
+        tenant: submission.tenant.clone(),
+        idempotency_key: submission.idempotency_key.clone(),
+        priority: submission.priority.map_or(0, |priority| u32::from(priority) + 1),
+        traceparent: submission.traceparent.clone(),
+        parameters: Some(wire::submit_request::Parameters::TextToImage(text_to_image)),
+    }
+}
+
+pub(crate) fn accepted(reply: &wire::SubmitReply) -> Result<Accepted, Error> {
+    let job = job_id(&reply.job_id)?;
+    Ok(Accepted { job, duplicate: reply.duplicate, log_index: reply.log_index })
+}
+
+pub(crate) fn phase_to_wire(phase: Phase) -> wire::Phase {
+    match phase {
+        Phase::Queued => wire::Phase::Queued,
+        Phase::Leased => wire::Phase::Leased,
+        Phase::Succeeded => wire::Phase::Succeeded,
+        Phase::Failed => wire::Phase::Failed,
+        Phase::Cancelled => wire::Phase::Cancelled,
+    }
+}
+
+fn phase(number: i32) -> Result<Phase, Error> {
+    match wire::Phase::try_from(number) {
+        Ok(wire::Phase::Queued) => Ok(Phase::Queued),
+        Ok(wire::Phase::Leased) => Ok(Phase::Leased),
+        Ok(wire::Phase::Succeeded) => Ok(Phase::Succeeded),
+        Ok(wire::Phase::Failed) => Ok(Phase::Failed),
+        Ok(wire::Phase::Cancelled) => Ok(Phase::Cancelled),
+        Ok(wire::Phase::Unspecified) | Err(_) => {
+            Err(malformed(format!("expected a phase of 1 to 5, got {number}")))
+        }
+    }
+}
+
+fn artifact(artifact: wire::Artifact) -> Result<Artifact, Error> {
+    let wire::Artifact { digest, bytes, media_type } = artifact;
+    let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if digest.len() != 64 || !digest.bytes().all(hexadecimal) {
+        let what = format!("expected a digest of 64 hexadecimal digits, got {digest:?}");
+        return Err(malformed(what));
+    }
+    Ok(Artifact { digest, bytes, media_type })
+}
+
+pub(crate) fn job(job: wire::Job) -> Result<Job, Error> {
+    let parameters = job.parameters.map(|wire::job::Parameters::TextToImage(text)| TextToImage {
+        prompt: text.prompt,
+        width: text.width,
+        height: text.height,
+        steps: text.steps,
+        seed: text.seed,
+        images: text.images,
+    });
+    Ok(Job {
+        job: job_id(&job.job_id)?,
+        phase: phase(job.phase)?,
+        tenant: job.tenant,
+        priority: job.priority,
+        submitted_ms: job.submitted_ms,
+        finished_ms: some(job.finished_ms),
+        log_index: job.log_index,
+        attempts: job.attempts,
+        leases: job.leases,
+        node: some(job.node),
+        token: job.token,
+        position: some(job.position),
+        error: job.error,
+        artifacts: job.artifacts.into_iter().map(artifact).collect::<Result<_, _>>()?,
+        parameters,
+    })
+}
+
+pub(crate) fn job_page(reply: wire::ListJobsReply) -> Result<JobPage, Error> {
+    let jobs = reply.jobs.into_iter().map(job).collect::<Result<_, _>>()?;
+    Ok(JobPage { jobs, total: reply.total })
+}
+
+pub(crate) fn event(event: wire::JobEvent) -> Result<Event, Error> {
+    let told = event.job.ok_or_else(|| malformed("expected a job in an event, got none".into()))?;
+    let progress = event.progress.map(progress);
+    Ok(Event { job: job(told)?, log_index: event.log_index, progress })
+}
+
+fn progress(progress: wire::Progress) -> Progress {
+    let wire::Progress { node, token, stage, step, steps, image } = progress;
+    let stage = match stage.as_str() {
+        "encode" => Stage::Encode,
+        "denoise" => Stage::Denoise,
+        "decode" => Stage::Decode,
+        _ => Stage::Other(stage),
+    };
+    Progress { node, token, stage, step, steps, image }
+}
+
+pub(crate) fn status(reply: wire::StatusReply) -> Result<Status, Error> {
+    Ok(Status {
+        node: reply.node,
+        leader: some(reply.leader),
+        term: reply.term,
+        last_log_index: reply.last_log_index,
+        commit_index: reply.commit_index,
+        applied_index: reply.applied_index,
+        queued: reply.queued,
+        leased: reply.leased,
+        terminal: reply.terminal,
+        version: reply.version,
+        state_digest: reply.state_digest,
+        members: members(reply.members)?,
+    })
+}
+
+pub(crate) fn members(members: Vec<wire::Member>) -> Result<Vec<Member>, Error> {
+    members.into_iter().map(member).collect()
+}
+
+pub(crate) fn member(member: wire::Member) -> Result<Member, Error> {
+    let role = match wire::MemberRole::try_from(member.role) {
+        Ok(wire::MemberRole::Voter) => Role::Voter,
+        Ok(wire::MemberRole::Learner) => Role::Learner,
+        Ok(wire::MemberRole::Unspecified) | Err(_) => {
+            let what = format!("expected a role of 1 to 2, got {}", member.role);
+            return Err(malformed(what));
+        }
+    };
+    Ok(Member {
+        node: member.node,
+        address: member.address,
+        role,
+        leader: member.leader,
+        alive: member.alive,
+        slots: member.slots,
+        leases: member.leases,
+        engine: member.engine,
+        model: member.model,
+        matched_index: some(member.matched_index),
+    })
+}

@@ -1,0 +1,83 @@
+//! How patient a client is. Every bound of this library that a caller may set is here.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bounds on waiting and repeating; the defaults suit a cluster in one region.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a connection may take to come up. 1 s; more on a slow network.
+    pub connect_timeout: Duration,
+    /// How long one peer may take to answer before another is asked. 10 s: an election fits in.
+    pub attempt_timeout: Duration,
+    /// How long a call may take with all its repeats. 30 s. What happens at the brim is the
+    /// error [`crate::Error::Unavailable`], or [`crate::Error::UnknownOutcome`].
+    pub deadline: Duration,
+    /// How long a watch may take; `None`, the default, for as long as the job does.
+    pub watch_deadline: Option<Duration>,
+    /// After so long without news a watch is opened anew on the next endpoint, 10 s: a peer cut
+    /// off from the others keeps its connection to us and learns nothing.
+    pub watch_silence: Duration,
+    /// Repeats of one call at most, beyond the first attempt. 64. A watch is not bound by it.
+    pub retries_max: u32,
+    /// The first pause before a repeat is at most this. 50 ms.
+    pub backoff_min: Duration,
+    /// The pause doubles with every round over the endpoints up to this. 1 s.
+    pub backoff_max: Duration,
+    /// An HTTP/2 ping is sent this often, also while idle. 2 s.
+    pub keep_alive_interval: Duration,
+    /// A peer that does not answer a ping for so long is taken for dead. 2 s.
+    pub keep_alive_timeout: Duration,
+    /// Whether a watch asks for the members, so that it outlives the endpoints it was given. Yes.
+    pub learn_members: bool,
+    /// Where the jitter of pauses comes from.
+    pub entropy: Entropy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(1),
+            attempt_timeout: Duration::from_secs(10),
+            deadline: Duration::from_secs(30),
+            watch_deadline: None,
+            watch_silence: Duration::from_secs(10),
+            retries_max: 64,
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(1),
+            keep_alive_interval: Duration::from_secs(2),
+            keep_alive_timeout: Duration::from_secs(2),
+            learn_members: true,
+            entropy: Entropy::os(),
+        }
+    }
+}
+
+/// A source of random numbers, so that a simulated world can bring its own.
+#[derive(Clone)]
+pub struct Entropy(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Entropy {
+    /// Takes numbers from a function.
+    pub fn from_fn(draw: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(draw))
+    }
+
+    /// Takes numbers from the keys that the standard library draws from the operating system.
+    pub fn os() -> Self {
+        Self::from_fn(|| std::hash::RandomState::new().build_hasher().finish())
+    }
+
+    /// Draws one number.
+    pub fn draw(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Entropy")
+    }
+}

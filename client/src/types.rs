@@ -1,0 +1,337 @@
+//! What callers of this library hold. Owns no behaviour beyond reading and printing ids.
+//!
+//! These types are a promise apart from the wire: a field may come to the protocol without
+//! changing them. `convert` alone knows both.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ulid::Ulid;
+
+/// Names one peer of the cluster; never 0.
+pub type NodeId = u64;
+
+/// Names one job, on every peer and for every repeat of its submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(Ulid);
+
+impl JobId {
+    /// Makes a new id from this moment and the entropy of the operating system.
+    pub fn generate() -> Self {
+        Self(Ulid::generate())
+    }
+
+    /// Makes an id from parts, for worlds that own their clock and their randomness.
+    pub const fn from_parts(unix_ms: u64, random: u128) -> Self {
+        Self(Ulid::from_parts(unix_ms, random))
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(&self.0.to_string())
+    }
+}
+
+impl FromStr for JobId {
+    type Err = ParseJobIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ulid::from_string(text).map(Self).map_err(|_| ParseJobIdError(text.to_owned()))
+    }
+}
+
+/// The text is not a job id.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a job id; expected 26 characters such as 01K9ZJ4Q4Y8V0N5T2M7R3X6B1C")]
+pub struct ParseJobIdError(String);
+
+/// Parameters of a picture. A zero leaves the choice to the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextToImage {
+    /// What to draw.
+    pub prompt: String,
+    /// Pixels, a multiple of 16; 0 for the model's default.
+    pub width: u32,
+    /// Pixels, a multiple of 16; 0 for the model's default.
+    pub height: u32,
+    /// Denoise steps; 0 for the model's default.
+    pub steps: u32,
+    /// Image `i` is drawn from `seed + i`.
+    pub seed: u64,
+    /// How many images; at least 1.
+    pub images: u32,
+}
+
+impl TextToImage {
+    /// One image of the prompt, with seed 0 and the model's defaults.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self { prompt: prompt.into(), width: 0, height: 0, steps: 0, seed: 0, images: 1 }
+    }
+}
+
+/// One job to submit. The same value may be submitted any number of times: it stays one job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// Made once per wish, not once per attempt.
+    pub job: JobId,
+    /// Whose job it is; empty for "default".
+    pub tenant: String,
+    /// The caller's own key: the first job under it answers for all. Empty for none.
+    pub idempotency_key: String,
+    /// 0 to 9, higher goes first; `None` for the cluster's default.
+    pub priority: Option<u8>,
+    /// W3C trace context that the job continues; empty for none.
+    pub traceparent: String,
+    /// What to draw.
+    pub parameters: TextToImage,
+}
+
+impl Submission {
+    /// A job under a new id, with default tenant and priority.
+    pub fn new(parameters: TextToImage) -> Self {
+        Self {
+            job: JobId::generate(),
+            tenant: String::new(),
+            idempotency_key: String::new(),
+            priority: None,
+            traceparent: String::new(),
+            parameters,
+        }
+    }
+}
+
+/// The cluster holds the job: it is in the replicated log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job that answers. Another than was submitted when its idempotency key was known.
+    pub job: JobId,
+    /// The job had been accepted before.
+    pub duplicate: bool,
+    /// Where in the log it was accepted.
+    pub log_index: u64,
+}
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Waits for a worker.
+    Queued,
+    /// A worker holds its lease.
+    Leased,
+    /// Its artifacts can be fetched.
+    Succeeded,
+    /// Given up after the attempts that it may have.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl Phase {
+    /// Whether the job's phase can never change again.
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// Every phase, in the order of a job's life.
+    pub const ALL: [Self; 5] =
+        [Self::Queued, Self::Leased, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// The lower-case word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Leased => "leased",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.word())
+    }
+}
+
+/// Immutable bytes, named by what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// BLAKE3, 64 lower-case hexadecimal digits.
+    pub digest: String,
+    /// Length.
+    pub bytes: u64,
+    /// Such as `image/png`.
+    pub media_type: String,
+}
+
+/// A job as one peer sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its id.
+    pub job: JobId,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Whose it is.
+    pub tenant: String,
+    /// 0 to 9, higher goes first.
+    pub priority: u32,
+    /// Wall clock of the accepting peer, milliseconds since 1970; for display only.
+    pub submitted_ms: u64,
+    /// The same at its end; `None` while not terminal.
+    pub finished_ms: Option<u64>,
+    /// Where in the log it was accepted.
+    pub log_index: u64,
+    /// Failed attempts.
+    pub attempts: u32,
+    /// How often it was assigned to a worker.
+    pub leases: u32,
+    /// Who draws it, or drew it.
+    pub node: Option<NodeId>,
+    /// Fencing token of the current or last lease; 0 for none.
+    pub token: u64,
+    /// 1 for the next in the queue; `None` when not queued.
+    pub position: Option<u64>,
+    /// The last error; empty for none.
+    pub error: String,
+    /// Its results, image by image.
+    pub artifacts: Vec<Artifact>,
+    /// What is drawn; `None` for a kind that this client does not know.
+    pub parameters: Option<TextToImage>,
+}
+
+/// Some of the jobs, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobPage {
+    /// At most as many as were asked for.
+    pub jobs: Vec<Job>,
+    /// How many there are in the asked phases.
+    pub total: u64,
+}
+
+/// What a worker is at. The order is that of one image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The prompt becomes embeddings.
+    Encode,
+    /// Noise becomes latents, step by step.
+    Denoise,
+    /// Latents become pixels.
+    Decode,
+    /// A stage that this client does not know.
+    Other(String),
+}
+
+impl Stage {
+    /// The lower-case word for it.
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Encode => "encode",
+            Self::Denoise => "denoise",
+            Self::Decode => "decode",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+/// The running attempt's newest step. Went round the log: it may be missing, never wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Who draws.
+    pub node: NodeId,
+    /// Fencing token of the attempt.
+    pub token: u64,
+    /// What it is at.
+    pub stage: Stage,
+    /// 1 to `steps`; 0 outside of denoising.
+    pub step: u32,
+    /// Denoise steps in all.
+    pub steps: u32,
+    /// Which image, from 0.
+    pub image: u32,
+}
+
+/// One change of a watched job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The job after the change.
+    pub job: Job,
+    /// Where the log stood at the peer that told.
+    pub log_index: u64,
+    /// Absent before an attempt's first step.
+    pub progress: Option<Progress>,
+}
+
+/// What one peer says of itself and of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who answers.
+    pub node: NodeId,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// Its Raft term.
+    pub term: u64,
+    /// The end of its log.
+    pub last_log_index: u64,
+    /// What it knows to be committed.
+    pub commit_index: u64,
+    /// What its state machine has applied.
+    pub applied_index: u64,
+    /// Jobs that wait.
+    pub queued: u64,
+    /// Jobs that are being drawn.
+    pub leased: u64,
+    /// Jobs that are over and not yet forgotten.
+    pub terminal: u64,
+    /// Of the daemon.
+    pub version: String,
+    /// Equal on all peers at an equal applied index.
+    pub state_digest: String,
+    /// The members as it sees them.
+    pub members: Vec<Member>,
+}
+
+/// How a member takes part in decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Counts towards the quorum.
+    Voter,
+    /// Follows the log without a vote.
+    Learner,
+}
+
+impl Role {
+    /// The lower-case word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Voter => "voter",
+            Self::Learner => "learner",
+        }
+    }
+}
+
+/// One peer of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub node: NodeId,
+    /// Of gRPC, `http://host:port`.
+    pub address: String,
+    /// Voter or learner.
+    pub role: Role,
+    /// Whether it leads.
+    pub leader: bool,
+    /// Heard from within the lease time, in the leader's opinion.
+    pub alive: bool,
+    /// Jobs that it may draw at a time; 0 while no engine is ready.
+    pub slots: u32,
+    /// Jobs that it draws.
+    pub leases: u32,
+    /// Its determinism class: build, backend, device kind.
+    pub engine: String,
+    /// The model that it serves.
+    pub model: String,
+    /// What the leader knows to be on its disk; `None` when not known.
+    pub matched_index: Option<u64>,
+}
