@@ -14,6 +14,9 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs, clippy::all, clippy::unwrap_used, unreachable_pub)]
 
+/// The contracts themselves, an encoded `FileDescriptorSet`, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// What clients speak with any peer.
 pub mod client {
     /// First version.

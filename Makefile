@@ -1,0 +1,62 @@
+# Atelier. `make` lists the targets; what each needs it installs, or names the one command that does.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+MODEL   ?= node/diffusion/toy/model
+PROMPT  ?= a cat on a blue background
+SEED    ?= 7
+GOLDEN  ?= node/diffusion/tests/golden
+OUT     ?= target/parity
+SEEDS   ?= 200
+SEED_ONE = $(or $(SEED),1)
+
+# With a CUDA driver the engine is built for it; without one that build would cost minutes for nothing.
+CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
+BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
+
+.PHONY: help tools demo test check simulate reproduce parity bench acceptance verify fix train
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tools: ## Name what a build needs and this machine lacks.
+	@command -v cc >/dev/null || { echo "a C linker is missing; run: apt-get install -y build-essential" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is missing; install Rust 1.95 or newer from your distribution or rustup" >&2; exit 1; }
+
+demo: tools ## Build, start three peers, draw a picture: make demo PROMPT="a dog on a red background" SEED=7
+	@echo "building (the first time takes minutes, later ones seconds) $(if $(CUDA),with CUDA,for the CPU)"
+	@$(BUILD)
+	@target/release/atelier demo --model "$(MODEL)" --prompt "$(PROMPT)" --seed "$(SEED)" --directory demo
+
+test: tools ## Everything that CI runs: formatting, lints, all tests.
+	@.ci/test
+
+check: tools ## Type-check the cluster, without burn.
+	@cargo check --locked
+
+simulate: tools ## Random worlds over the core: make simulate SEEDS=1000
+	@cargo run --release --locked -q -p atelier-simulation -- simulate --seeds "$(SEEDS)"
+
+reproduce: tools ## One world again, step by step: make reproduce SEED=7
+	@cargo run --release --locked -q -p atelier-simulation -- reproduce --seed "$(SEED_ONE)"
+
+parity: tools ## Compare the model with golden tensors: make parity GOLDEN=DIR OUT=DIR
+	@cargo run --release --locked -q -p atelier-diffusion --bin parity -- "$(GOLDEN)" "$(OUT)"
+
+acceptance: tools ## Draw 100 fixed prompts with the bundled model and judge them.
+	@cargo test --release --locked -p atelier-diffusion --test acceptance -- --nocapture
+
+bench: tools ## Measure; writes node/BENCH.md beside the machine's own limits.
+	@$(BUILD)
+	@ONLY="$(ONLY)" cargo bench --locked -p atelier-node --bench cluster
+
+verify: test ## The gate before a change lands; changes nothing.
+	@cargo doc --locked --no-deps -q
+
+fix: ## Format and apply lint suggestions; changes files.
+	@cargo fmt
+	@cargo clippy --fix --allow-dirty --allow-staged --all-targets
+
+train: ## Train the bundled model again (an hour or two on two cores).
+	@node/diffusion/toy/train.sh

@@ -1,0 +1,314 @@
+//! Measures the whole path with real processes and writes `node/BENCH.md`, each figure beside the
+//! machine's own limit in the same run. `make bench` calls it; `make bench ONLY=submit` runs one part.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use atelier_client::{Client, Options, Phase};
+use atelier_diffusion::{AnyPipeline, BackendChoice, Request};
+use support::{Cluster, Setup, denoising, picture, resident_bytes, until};
+
+const PROMPT: &str = "a cat on a blue background";
+const PICTURES: usize = 20;
+const FAILOVERS: usize = 10;
+/// How long a write may take to come through during a failover before the run is given up.
+const FAILOVER_MAX: Duration = Duration::from_secs(60);
+
+fn main() {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut report = Report::default();
+    let wanted = |part: &str| only.is_empty() || only == part;
+    if wanted("picture") {
+        runtime.block_on(pictures(&mut report));
+    }
+    if wanted("submit") {
+        runtime.block_on(submits(&mut report));
+    }
+    if wanted("failover") {
+        runtime.block_on(failovers(&mut report));
+    }
+    if wanted("worker") {
+        runtime.block_on(lost_workers(&mut report));
+    }
+    if wanted("memory") {
+        runtime.block_on(memory(&mut report));
+    }
+    report.write(only.is_empty());
+}
+
+/// Rows of the table: figure, value, and what it is held against.
+#[derive(Default)]
+struct Report {
+    rows: Vec<[String; 3]>,
+}
+
+impl Report {
+    fn row(&mut self, figure: &str, value: String, beside: String) {
+        println!("{figure}: {value} ({beside})");
+        self.rows.push([figure.to_owned(), value, beside]);
+    }
+
+    fn write(&self, whole: bool) {
+        let mut text = format!(
+            "# Figures\n\nWritten by `make bench`. One machine does everything at once: the peers, their \
+             engines, the clients and the measuring.\n\nMachine: {}.\nModel: the bundled toy, \
+             128×128, 8 steps, on the CPU. It says nothing about Z-Image-Turbo's own speed.\n\n\
+             | figure | value | beside, in the same run |\n|---|---|---|\n",
+            machine()
+        );
+        for [figure, value, beside] in &self.rows {
+            let _ = writeln!(text, "| {figure} | {value} | {beside} |");
+        }
+        if whole {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("BENCH.md");
+            fs::write(&path, text).expect("write the table");
+            println!("wrote {}", path.display());
+        }
+    }
+}
+
+async fn pictures(report: &mut Report) {
+    let setup = Setup::default();
+    let mut alone = engine_alone(&setup);
+    let base = median(&mut alone);
+    let limits = spread(&mut alone);
+    report.row("one picture, engine alone", seconds(base), format!("{limits} of {PICTURES}"));
+
+    let mut rates = Vec::new();
+    for peers in [1, 3] {
+        let cluster = Cluster::start(Setup { peers, ..setup.clone() });
+        let client = cluster.client();
+        warm_up(&client, peers).await;
+        if peers == 3 {
+            let mut through = Vec::new();
+            for seed in 0..PICTURES as u64 {
+                let start = Instant::now();
+                client.generate(&picture(PROMPT, seed, 0), |_| ()).await.expect("a picture");
+                through.push(start.elapsed());
+            }
+            let whole = median(&mut through);
+            let added = whole.saturating_sub(base);
+            let beside = format!(
+                "{} of {PICTURES}; {} more than the engine alone, a factor of {:.2}",
+                spread(&mut through),
+                milliseconds(added),
+                whole.as_secs_f64() / base.as_secs_f64()
+            );
+            report.row("one picture through three peers", seconds(whole), beside);
+        }
+        rates.push(rate(&client).await);
+    }
+    let ideal = 1.0 / base.as_secs_f64();
+    let of = |rate: f64| format!("{:.2} of what one engine alone does, {ideal:.2}/s", rate / ideal);
+    report.row("pictures a second, one peer", format!("{:.2}", rates[0]), of(rates[0]));
+    report.row("pictures a second, three peers", format!("{:.2}", rates[1]), of(rates[1]));
+}
+
+/// Times of whole pictures in this process.
+fn engine_alone(setup: &Setup) -> Vec<Duration> {
+    let pipeline = AnyPipeline::load(BackendChoice::Cpu, &setup.model, &mut |_| ()).expect("a model");
+    let edge = pipeline.config().autoencoder.sample_size;
+    let draw = |seed| {
+        let prompt = PROMPT.to_owned();
+        let request = Request { prompt, width: edge, height: edge, steps: 8, seed, image_index: 0 };
+        let start = Instant::now();
+        let mut run = pipeline.begin(&request).expect("the request is sound");
+        while run.step().expect("a step").is_some() {}
+        run.decode().expect("a picture").to_png();
+        start.elapsed()
+    };
+    draw(0);
+    (0..PICTURES as u64).map(draw).collect()
+}
+
+/// Pictures a second with more jobs waiting than engines.
+async fn rate(client: &Client) -> f64 {
+    let start = Instant::now();
+    let mut jobs = Vec::new();
+    for seed in 0..PICTURES as u64 {
+        jobs.push(client.submit(&picture(PROMPT, seed, 0)).await.expect("room").job);
+    }
+    support::ends(client, &jobs).await;
+    PICTURES as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Lets every engine draw once, so that none is met cold.
+async fn warm_up(client: &Client, peers: u64) {
+    let mut jobs = Vec::new();
+    for seed in 0..3 * peers {
+        jobs.push(client.submit(&picture(PROMPT, seed, 0)).await.expect("room").job);
+    }
+    support::ends(client, &jobs).await;
+}
+
+async fn submits(report: &mut Report) {
+    let cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
+    cluster.leader().await;
+    for (clients, each) in [(1, 300), (64, 100)] {
+        let syncs = syncs_per_second();
+        let start = Instant::now();
+        let mut tasks = Vec::new();
+        for task in 0..clients {
+            let client = cluster.client_of(1 + task % cluster.setup.peers);
+            tasks.push(tokio::spawn(async move {
+                let mut times = Vec::new();
+                for seed in 0..each {
+                    let start = Instant::now();
+                    client.submit(&picture(PROMPT, seed, 0)).await.expect("accepted");
+                    times.push(start.elapsed());
+                }
+                times
+            }));
+        }
+        let mut times = Vec::new();
+        for task in tasks {
+            times.extend(task.await.expect("a client"));
+        }
+        let rate = times.len() as f64 / start.elapsed().as_secs_f64();
+        times.sort();
+        let at = |share: f64| milliseconds(times[((times.len() - 1) as f64 * share) as usize]);
+        let value = format!("{rate:.0}/s, p50 {}, p99 {}", at(0.5), at(0.99));
+        let beside = format!("{syncs:.0} fdatasync/s, a factor of {:.2}", rate / syncs);
+        let plural = if clients == 1 { "client" } else { "clients" };
+        report.row(&format!("submits, {clients} {plural}"), value, beside);
+    }
+}
+
+/// Appends and syncs of one small record after another to a plain file.
+fn syncs_per_second() -> f64 {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut file = File::create(directory.path().join("plain")).expect("a file");
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(1) {
+        file.write_all(&[7; 256]).expect("append");
+        file.sync_data().expect("fdatasync");
+        count += 1;
+    }
+    f64::from(count) / start.elapsed().as_secs_f64()
+}
+
+async fn failovers(report: &mut Report) {
+    let mut killed = Vec::new();
+    let mut frozen = Vec::new();
+    let mut cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
+    for round in 0..2 * FAILOVERS {
+        let leader = cluster.leader().await;
+        let survivors: Vec<String> = cluster
+            .ids()
+            .into_iter()
+            .filter(|id| *id != leader)
+            .map(|id| cluster.address(id))
+            .collect();
+        let start = Instant::now();
+        if round % 2 == 0 {
+            cluster.kill(leader);
+            killed.push(next_submit(&survivors, start).await);
+            cluster.start_all();
+        } else {
+            cluster.freeze(leader);
+            frozen.push(next_submit(&survivors, start).await);
+            cluster.thaw(leader);
+        }
+    }
+    for (what, times) in [("kill -9", &mut killed), ("SIGSTOP", &mut frozen)] {
+        let figure = format!("{what} of the leader to the next accepted submit");
+        let value = format!("median {}, max {}", seconds(median(times)), seconds(longest(times)));
+        report.row(&figure, value, format!("{} runs; elections 400–800 ms", times.len()));
+    }
+}
+
+async fn next_submit(survivors: &[String], start: Instant) -> Duration {
+    let options = Options { deadline: FAILOVER_MAX, retries_max: u32::MAX, ..Options::default() };
+    let client = Client::connect(survivors, options).expect("addresses");
+    client.submit(&picture(PROMPT, 0, 0)).await.expect("the survivors go on");
+    start.elapsed()
+}
+
+async fn lost_workers(report: &mut Report) {
+    let mut times = Vec::new();
+    let mut cluster = Cluster::start(Setup::default());
+    for seed in 0..FAILOVERS as u64 {
+        let client = cluster.client();
+        let wanted = picture(PROMPT, seed, 50);
+        client.submit(&wanted).await.expect("accepted");
+        let seen = until(&client, wanted.job, |event| denoising(event, 2)).await;
+        let worker = seen.job.node.expect("somebody draws");
+        let start = Instant::now();
+        cluster.kill(worker);
+        let elsewhere = until(&client, wanted.job, |event| {
+            event.job.phase == Phase::Succeeded
+                || event.progress.as_ref().is_some_and(|p| p.token > seen.job.token)
+        });
+        elsewhere.await;
+        times.push(start.elapsed());
+        cluster.start_all();
+    }
+    let value = format!("median {}, max {}", seconds(median(&mut times)), seconds(longest(&times)));
+    let beside = format!("{} runs; lease time {} ms", times.len(), support::LEASE_MS);
+    report.row("kill -9 of a worker to its job's first step elsewhere", value, beside);
+}
+
+async fn memory(report: &mut Report) {
+    let megabytes = |pid| format!("{:.0} MiB", resident_bytes(pid) as f64 / f64::from(1 << 20));
+    let cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
+    let leader = cluster.leader().await;
+    let value = megabytes(cluster.pid(leader));
+    report.row("resident memory of a peer without an engine", value, "three peers, idle".into());
+    drop(cluster);
+
+    let setup = Setup { peers: 1, ..Setup::default() };
+    let model = directory_bytes(&setup.model) as f64 / f64::from(1 << 20);
+    let cluster = Cluster::start(setup);
+    warm_up(&cluster.client(), 1).await;
+    let engine = cluster.engines(1)[0];
+    let value = format!("{} and its engine {}", megabytes(cluster.pid(1)), megabytes(engine));
+    report.row("resident memory of a peer with an engine", value, format!("model {model:.0} MiB on disk"));
+}
+
+fn directory_bytes(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).expect("a directory").flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{name}, {cores} cores")
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn longest(times: &[Duration]) -> Duration {
+    times.iter().copied().max().unwrap_or_default()
+}
+
+fn spread(times: &mut [Duration]) -> String {
+    times.sort();
+    format!("median; {} to {}", seconds(times[0]), seconds(longest(times)))
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.3} s", time.as_secs_f64())
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}

@@ -1,0 +1,325 @@
+//! From a prompt and a seed to a picture.
+//!
+//! Owns the components of one model and the order in which they are called. It must not know jobs,
+//! peers or files of pictures. A run is an iterator of steps, so that whoever drives it can report,
+//! preview, take a checkpoint, cancel or stop between two steps:
+//!
+//! ```text
+//! Pipeline::begin ─ encode (cached) ─ noise ─▶ Run ─ step ─ step ─ … ─ step ─ decode ─▶ Image
+//!                                               │                          ▲
+//!                                               └─ latents ─ checkpoint ─ resume_from
+//! ```
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor, TensorData};
+
+use crate::autoencoder::AutoencoderKL;
+use crate::config::{ConfigError, PipelineConfig};
+use crate::flow_match::Schedule;
+use crate::image::Image;
+use crate::kernels::Kernels;
+use crate::lora::{Lora, LoraError};
+use crate::noise::{self, Purpose};
+use crate::request::{self, Request, RequestError};
+use crate::run::{Guidance, Run, StepError, check_finite};
+use crate::tap::{Tap, values};
+use crate::text_encoder::{self, Qwen3Model};
+use crate::tokenizer::{Tokenizer, TokenizerError, Tokens};
+use crate::transformer::{RefinedCaption, Sequence, ZImageTransformer2DModel};
+use crate::weights::{LoadProgress, Precision, Weights, WeightsError};
+
+/// Prompts whose captions are kept; the oldest is dropped. At full size one is at most 4 MB.
+const CAPTIONS_MAX: usize = 32;
+
+/// Why a model directory could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A configuration file is missing, broken or unsupported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Weights are missing, damaged or do not fit the configuration.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The tokenizer is missing or broken.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The LoRA is missing or broken.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+    /// No weight of the model is named in the LoRA.
+    #[error(
+        "the LoRA changes none of the model's weights, its first path is {0}; it was made for another model"
+    )]
+    LoraUnused(String),
+    /// The device that was asked for cannot be used.
+    #[error("cannot use the device: {0}; use the backend cpu, or auto")]
+    Device(String),
+}
+
+/// What a run starts from, spelt out.
+///
+/// [`Pipeline::begin`] makes it of a [`Request`]; image-to-image, guidance, batches and parity make
+/// it themselves.
+pub struct Start<B: Backend> {
+    /// One for each picture.
+    pub captions: Vec<Arc<RefinedCaption<B>>>,
+    /// Guidance, with a negative caption for each picture.
+    pub guidance: Option<(Guidance, Vec<Arc<RefinedCaption<B>>>)>,
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// `[batch, channels, height / 8, width / 8]`
+    pub latents: Vec<f32>,
+    /// The sigmas.
+    pub schedule: Schedule,
+    /// The first step that is run; not 0 in image-to-image.
+    pub first_step: usize,
+}
+
+type Captions<B> = VecDeque<(Vec<u32>, Arc<RefinedCaption<B>>)>;
+
+/// A model that is ready to draw.
+pub struct Pipeline<B: Backend> {
+    /// What the model's files say.
+    pub config: PipelineConfig,
+    /// Prompt to ids.
+    pub tokenizer: Tokenizer,
+    /// Ids to caption features.
+    pub text_encoder: Qwen3Model<B>,
+    /// Latents, time and caption to velocity.
+    pub transformer: ZImageTransformer2DModel<B>,
+    /// Latents to picture and back.
+    pub autoencoder: AutoencoderKL<B>,
+    device: B::Device,
+    captions: Mutex<Captions<B>>,
+}
+
+/// How a model is loaded.
+pub struct LoadOptions<'a> {
+    /// In what the components compute.
+    pub precision: Precision,
+    /// A change to the transformer.
+    pub lora: Option<&'a mut Lora>,
+}
+
+impl<B: Kernels> Pipeline<B> {
+    /// Loads a model directory in the diffusers layout, in f32.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the directory, by the name of the file or tensor.
+    pub fn load(
+        directory: &Path,
+        device: &B::Device,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, LoadError> {
+        let options = LoadOptions { precision: Precision::F32, lora: None };
+        Self::load_with(directory, device, options, progress)
+    }
+
+    /// Loads a model directory in a given precision, with a LoRA if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; and a LoRA of which no key fits.
+    pub fn load_with(
+        directory: &Path,
+        device: &B::Device,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, LoadError> {
+        let config = PipelineConfig::read(directory)?;
+        let tokenizer = Tokenizer::load(directory)?;
+        tokenizer.check_rows(directory, config.text_encoder.vocab_size)?;
+        let precision = options.precision;
+        let open = |component: &'static str, stem: &str| {
+            Weights::open(&directory.join(component), component, stem, device, precision)
+        };
+        // All headers are read before the first tensor: a missing file shows at once.
+        let encoder = open("text_encoder", "model")?.with_optional_prefix(text_encoder::PREFIX);
+        let transformer = open("transformer", DIFFUSERS_STEM)?;
+        let autoencoder = open("vae", DIFFUSERS_STEM)?;
+        let mut weights = encoder.observed(progress, None);
+        let text_encoder = Qwen3Model::load(&mut weights, &config.text_encoder)?;
+        weights.finish();
+        let mut lora = options.lora;
+        let mut weights = transformer.observed(progress, lora.as_deref_mut());
+        let transformer = ZImageTransformer2DModel::load(&mut weights, &config.transformer)?;
+        weights.finish();
+        check_lora(lora.as_deref())?;
+        let mut weights = autoencoder.observed(progress, None);
+        let autoencoder = AutoencoderKL::load(&mut weights, &config.autoencoder)?;
+        weights.finish();
+        let (device, captions) = (device.clone(), Mutex::default());
+        Ok(Self { config, tokenizer, text_encoder, transformer, autoencoder, device, captions })
+    }
+
+    /// Judges a request without computing anything.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it. [`Self::begin`] refuses the same and no request that
+    /// passes here, but for prompts that are too long for a model with few positions.
+    pub fn validate(&self, request: &Request) -> Result<(), RequestError> {
+        request::validate(&self.config, request)
+    }
+
+    /// Encodes the prompt, or takes it from the cache, and draws the noise.
+    ///
+    /// # Errors
+    /// The request is invalid.
+    pub fn begin(&self, request: &Request) -> Result<Run<'_, B>, RequestError> {
+        self.validate(request)?;
+        let begun = Instant::now();
+        let tokens = self.tokenizer.encode(&request.prompt);
+        if tokens.cut > 0 {
+            tracing::warn!(cut = tokens.cut, "prompt is longer than 512 tokens and was cut off");
+        }
+        let caption = self.caption(&tokens)?;
+        let encode = begun.elapsed();
+        let [height, width] = self.latents_size(request.height, request.width);
+        let count = self.config.transformer.in_channels * height * width;
+        let patch = self.config.transformer.patch_size();
+        let image_tokens = height * width / (patch * patch);
+        let steps = request.steps as usize;
+        let mut run = self.start(Start {
+            captions: vec![caption],
+            guidance: None,
+            width: request.width,
+            height: request.height,
+            latents: noise::normal(request.seed, request.image_index, Purpose::Latents, count),
+            schedule: Schedule::new(&self.config.scheduler, steps, image_tokens),
+            first_step: 0,
+        })?;
+        run.times.encode = encode;
+        Ok(run)
+    }
+
+    /// The refined caption of a prompt, computed once while the prompt is in the cache.
+    ///
+    /// # Errors
+    /// The prompt has more tokens than the model knows positions.
+    pub fn caption(&self, tokens: &Tokens) -> Result<Arc<RefinedCaption<B>>, RequestError> {
+        // Frame positions 1 … are the padded caption's, and the next one is the picture's.
+        let max = self.transformer.axes_lens()[0].saturating_sub(2) / 32 * 32;
+        if tokens.ids.len() > max {
+            return Err(RequestError::PromptTokens { got: tokens.ids.len(), max });
+        }
+        let mut cache = self.captions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = cache.iter().position(|(ids, _)| *ids == tokens.ids) {
+            let hit = cache.remove(at).expect("position() found it");
+            cache.push_back(hit.clone());
+            return Ok(hit.1);
+        }
+        let features = self.text_encoder.forward(&tokens.ids, &mut Tap::closed());
+        let caption = Arc::new(self.transformer.embed_caption(features, &mut Tap::closed()));
+        while cache.len() >= CAPTIONS_MAX {
+            cache.pop_front();
+        }
+        cache.push_back((tokens.ids.clone(), Arc::clone(&caption)));
+        Ok(caption)
+    }
+
+    /// Starts a run from parts.
+    ///
+    /// # Errors
+    /// The latents do not have the size of the pictures.
+    pub fn start(&self, start: Start<B>) -> Result<Run<'_, B>, RequestError> {
+        let [height, width] = self.latents_size(start.height, start.width);
+        let shape = [start.captions.len(), self.config.transformer.in_channels, height, width];
+        let (got, expected) = (start.latents.len(), shape.iter().product());
+        if got != expected {
+            return Err(RequestError::Latents { got, expected });
+        }
+        Ok(Run::new(self, start, shape))
+    }
+
+    /// What the sizes of a batch mean for the transformer.
+    pub(crate) fn sequence(
+        &self,
+        size: [usize; 2],
+        captions: &[Arc<RefinedCaption<B>>],
+    ) -> Sequence<B> {
+        let captions: Vec<_> = captions.iter().map(AsRef::as_ref).collect();
+        self.transformer.sequence(size, &captions, &self.device)
+    }
+
+    /// Height and width of the latents of a picture.
+    #[must_use]
+    pub fn latents_size(&self, height: u32, width: u32) -> [usize; 2] {
+        [height, width].map(|edge| edge as usize / self.config.autoencoder.scale())
+    }
+
+    /// Encodes a picture for an image-to-image run.
+    ///
+    /// picture → mean + std · noise → `(z - shift_factor) · scaling_factor`
+    ///
+    /// # Shapes
+    /// - posterior_noise, output: `[channels, height / 8, width / 8]`
+    ///
+    /// # Errors
+    /// The noise does not have the size of the latents.
+    pub fn encode(&self, image: &Image, posterior_noise: &[f32]) -> Result<Vec<f32>, RequestError> {
+        let [height, width] = self.latents_size(image.height, image.width);
+        let channels = self.config.autoencoder.latent_channels;
+        let (got, expected) = (posterior_noise.len(), channels * height * width);
+        if got != expected {
+            return Err(RequestError::Latents { got, expected });
+        }
+        let pixels = [1, 3, image.height as usize, image.width as usize];
+        let x = self.tensor(image.to_planes(), pixels);
+        let posterior = self.autoencoder.encode(x, &mut Tap::closed());
+        let eps = self.tensor(posterior_noise.to_vec(), [1, channels, height, width]);
+        let sample = posterior.mean.clone() + posterior.std() * eps;
+        let config = &self.config.autoencoder;
+        Ok(values(sample.sub_scalar(config.shift_factor).mul_scalar(config.scaling_factor)))
+    }
+
+    /// Decodes scaled latents to channel planes in 0..1.
+    ///
+    /// latents → `/ scaling_factor + shift_factor` → decoder → `/ 2 + 0.5` → clamp
+    ///
+    /// # Shapes
+    /// - latents: `[batch, channels, height / 8, width / 8]`
+    /// - output: `[batch, 3, height, width]`
+    ///
+    /// # Errors
+    /// A value of the picture is no finite number.
+    pub fn decode(&self, latents: Vec<f32>, shape: [usize; 4]) -> Result<Vec<f32>, StepError> {
+        let config = &self.config.autoencoder;
+        let z = self.tensor(latents, shape);
+        let z = z.div_scalar(config.scaling_factor).add_scalar(config.shift_factor);
+        let mut planes = values(self.autoencoder.decode(z, &mut Tap::closed()));
+        // Before the clamp, which would make a NaN black.
+        check_finite(&planes, || "the decoded pixels".into())?;
+        for value in &mut planes {
+            *value = (*value / 2.0 + 0.5).clamp(0.0, 1.0);
+        }
+        Ok(planes)
+    }
+
+    /// Makes a tensor of f32 on the pipeline's device.
+    #[must_use]
+    pub fn tensor<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
+        Tensor::from_data(TensorData::new(values, shape), (&self.device, DType::F32))
+    }
+}
+
+/// What diffusers calls the weights of its components.
+const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
+
+fn check_lora(lora: Option<&Lora>) -> Result<(), LoadError> {
+    let Some(lora) = lora else { return Ok(()) };
+    let unused = lora.unused();
+    if lora.applied() == 0 {
+        let first = unused.first().copied().unwrap_or("none");
+        return Err(LoadError::LoraUnused(first.to_owned()));
+    }
+    if let Some(first) = unused.first() {
+        tracing::warn!(unused = unused.len(), first, "parts of the LoRA fit no weight");
+    }
+    Ok(())
+}

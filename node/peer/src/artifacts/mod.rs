@@ -1,0 +1,377 @@
+//! The bytes of results: kept here, copied to other peers, fetched from them, collected.
+//!
+//! Owns where copies go and come from; [`crate::ports::shelf`] owns the bytes on this machine. It
+//! must not know engines or attempts. The log names digests and who held them; the bytes go round
+//! it. A digest is the only name, so bytes from any peer are as good as any other's: they are
+//! hashed on arrival.
+
+mod directory;
+mod wire;
+
+pub use directory::DirectoryShelf;
+pub(crate) use wire::chunks_of;
+
+use crate::lines::Lines;
+use crate::ports::shelf::{Shelf, ShelfError};
+use crate::ports::{Clock, RaftStatus};
+use crate::view::View;
+use atelier_state::job::Digest;
+use atelier_state::limits::HOLDERS_MAX;
+use atelier_state::roster::NodeId;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of one artifact; larger ones are refused.
+pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How artifacts are kept.
+#[derive(Clone, Debug)]
+pub struct ArtifactSettings {
+    /// Name of the cluster; peers of another one refuse.
+    pub cluster: String,
+    /// Peers that shall have an artifact before it is named in the log, this one included; never
+    /// more than there are voters. Default 2: any one machine may be lost.
+    pub copies: usize,
+    /// For all copies together. Then the job completes with those there are. Default 20 s.
+    pub copy_deadline: Duration,
+    /// For one call to one peer, beside the time that its bytes take at `bytes_per_second`. Default
+    /// 3 s.
+    pub call: Duration,
+    /// The slowest link that is waited for. Default 2 MiB a second.
+    pub bytes_per_second: u64,
+    /// A peer that failed is asked last for this long. Default 10 s.
+    pub shy: Duration,
+    /// What no job names is dropped when it is this old. Default 1 h: the log may still name it.
+    pub unnamed_kept: Duration,
+    /// Between two collections, and before the first. Default 10 min.
+    pub collect_every: Duration,
+}
+
+impl ArtifactSettings {
+    /// Makes the defaults for a cluster.
+    pub fn new(cluster: impl Into<String>) -> ArtifactSettings {
+        ArtifactSettings {
+            cluster: cluster.into(),
+            copies: 2,
+            copy_deadline: Duration::from_secs(20),
+            call: Duration::from_secs(3),
+            bytes_per_second: 2 * 1024 * 1024,
+            shy: Duration::from_secs(10),
+            unnamed_kept: Duration::from_secs(3600),
+            collect_every: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What artifacts work with.
+#[derive(Clone)]
+pub struct ArtifactParts {
+    /// This machine's shelf.
+    pub shelf: Arc<dyn Shelf>,
+    /// The way to other peers.
+    pub lines: Arc<Lines>,
+    /// Who the other peers are.
+    pub status: watch::Receiver<RaftStatus>,
+    /// Which artifacts have a name, and who holds them.
+    pub view: watch::Receiver<View>,
+    /// For deadlines.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why an artifact was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepError {
+    /// Too large; another attempt makes the same bytes.
+    #[error("artifact has {0} bytes, at most {ARTIFACT_BYTES_MAX} are allowed")]
+    TooLarge(usize),
+    /// The bytes do not have the digest that came with them; send them again.
+    #[error("the bytes have the digest {got}, expected {expected}")]
+    Digest {
+        /// What came with the bytes.
+        expected: Digest,
+        /// What they have.
+        got: Digest,
+    },
+    /// This machine could not keep it.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+}
+
+/// Why there are no bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// Nobody has it; every peer was asked.
+    #[error("no peer has the artifact {0}")]
+    NotFound(Digest),
+    /// Nobody who answered has it, and this many peers did not answer. Try again later.
+    #[error("no peer that answers has the artifact {digest}; {silent} did not answer")]
+    Unavailable {
+        /// What was asked for.
+        digest: Digest,
+        /// How many did not answer.
+        silent: usize,
+    },
+}
+
+/// An artifact on its peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name.
+    pub digest: Digest,
+    /// Who has it, this node first.
+    pub holders: Vec<NodeId>,
+}
+
+/// The artifacts of one peer.
+pub struct Artifacts {
+    parts: ArtifactParts,
+    settings: ArtifactSettings,
+    // Where the next copies begin, so that they spread.
+    rotation: AtomicUsize,
+    // Who failed when; bounded by the members, since others are dropped at each look.
+    failures: Mutex<BTreeMap<NodeId, Duration>>,
+}
+
+/// A peer that may be called.
+struct Candidate {
+    node: NodeId,
+    address: String,
+}
+
+impl Artifacts {
+    /// Makes the artifacts of one peer.
+    pub fn new(parts: ArtifactParts, settings: ArtifactSettings) -> Artifacts {
+        assert!(settings.copies > 0);
+        let (rotation, failures) = (AtomicUsize::new(0), Mutex::default());
+        Artifacts { parts, settings, rotation, failures }
+    }
+
+    /// Keeps bytes on this machine, flushed.
+    ///
+    /// # Errors
+    /// As [`KeepError`] tells.
+    pub async fn put(&self, bytes: Bytes) -> Result<Digest, KeepError> {
+        if bytes.len() > ARTIFACT_BYTES_MAX {
+            return Err(KeepError::TooLarge(bytes.len()));
+        }
+        let digest = digest_of(&bytes).await;
+        self.parts.shelf.put(digest, bytes).await?;
+        Ok(digest)
+    }
+
+    /// Keeps bytes that another peer sent under a digest.
+    ///
+    /// # Errors
+    /// As [`KeepError`] tells; nothing is kept then.
+    pub async fn put_as(&self, expected: Digest, bytes: Bytes) -> Result<(), KeepError> {
+        if bytes.len() > ARTIFACT_BYTES_MAX {
+            return Err(KeepError::TooLarge(bytes.len()));
+        }
+        let got = digest_of(&bytes).await;
+        if got != expected {
+            return Err(KeepError::Digest { expected, got });
+        }
+        Ok(self.parts.shelf.put(expected, bytes).await?)
+    }
+
+    /// Keeps bytes here and on as many other peers as the settings ask for, before the deadline;
+    /// with fewer it goes on and says so in the log.
+    ///
+    /// # Errors
+    /// As [`Artifacts::put`]: only this machine can fail it.
+    pub async fn keep(&self, bytes: Bytes) -> Result<Kept, KeepError> {
+        let digest = self.put(bytes.clone()).await?;
+        let status = self.parts.status.borrow().clone();
+        let wanted = self.settings.copies.min(status.voters.len().max(1)).min(HOLDERS_MAX);
+        let mut holders = vec![status.node];
+        let late = self.parts.clock.sleep(self.settings.copy_deadline);
+        tokio::select! {
+            biased;
+            () = self.copy(digest, &bytes, &status, wanted, &mut holders) => {}
+            () = late => {}
+        }
+        if holders.len() < wanted {
+            tracing::warn!(
+                node = %status.node, %digest, copies = holders.len(), wanted,
+                "artifact has fewer copies than it should",
+            );
+        }
+        Ok(Kept { digest, holders })
+    }
+
+    async fn copy(
+        &self,
+        digest: Digest,
+        bytes: &Bytes,
+        status: &RaftStatus,
+        wanted: usize,
+        holders: &mut Vec<NodeId>,
+    ) {
+        for candidate in self.candidates_for_copies(status) {
+            if holders.len() >= wanted {
+                return;
+            }
+            match self.send(&candidate, digest, bytes).await {
+                Ok(()) => holders.push(candidate.node),
+                Err(error) => self.note_failure(candidate.node, "copy", &error),
+            }
+        }
+    }
+
+    /// Lists the other members: voters before learners, each turn from another one on, and last
+    /// those that failed a short time ago.
+    fn candidates_for_copies(&self, status: &RaftStatus) -> Vec<Candidate> {
+        let turn = self.rotation.fetch_add(1, Ordering::Relaxed);
+        let mut candidates = Vec::new();
+        for group in [&status.voters, &status.learners] {
+            let others: Vec<_> = group.iter().filter(|node| **node != status.node).collect();
+            for place in 0..others.len() {
+                let node = *others[(place + turn) % others.len()];
+                if let Some(address) = status.addresses.get(&node) {
+                    candidates.push(Candidate { node, address: address.clone() });
+                }
+            }
+        }
+        self.shy_last(&mut candidates);
+        candidates
+    }
+
+    /// Returns an artifact's bytes: from here, else from those who held it, else from anybody. What
+    /// was corrupt here is mended.
+    ///
+    /// # Errors
+    /// As [`FetchError`] tells.
+    pub async fn fetch(&self, digest: Digest) -> Result<Bytes, FetchError> {
+        let mut mend = false;
+        match self.parts.shelf.get(digest).await {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%digest, %error, "artifact cannot be read here, asks others");
+                mend = matches!(error, ShelfError::Corrupt(_));
+            }
+        }
+        let mut silent = 0;
+        for candidate in self.candidates_for_fetch(digest) {
+            match self.receive(&candidate, digest).await {
+                Ok(Some(bytes)) => {
+                    if mend && let Err(error) = self.parts.shelf.put(digest, bytes.clone()).await {
+                        tracing::warn!(%digest, %error, "artifact cannot be mended here");
+                    }
+                    return Ok(bytes);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    silent += 1;
+                    self.note_failure(candidate.node, "fetch", &error);
+                }
+            }
+        }
+        match silent {
+            0 => Err(FetchError::NotFound(digest)),
+            silent => Err(FetchError::Unavailable { digest, silent }),
+        }
+    }
+
+    /// Returns an artifact's bytes from this machine alone.
+    ///
+    /// # Errors
+    /// When they are corrupt or the medium fails.
+    pub async fn here(&self, digest: Digest) -> Result<Option<Bytes>, ShelfError> {
+        self.parts.shelf.get(digest).await
+    }
+
+    /// Lists the holders that jobs name, then every other peer that is known; those that failed
+    /// last.
+    fn candidates_for_fetch(&self, digest: Digest) -> Vec<Candidate> {
+        let status = self.parts.status.borrow().clone();
+        let state = self.parts.view.borrow().state.clone();
+        let holders = state.artifact_refs(&digest).take(HOLDERS_MAX).flat_map(|a| &a.holders);
+        let members = status.addresses.keys();
+        let roster: Vec<NodeId> = state.nodes().map(|(node, _)| node).collect();
+        let mut seen = BTreeSet::from([status.node]);
+        let mut candidates = Vec::new();
+        for node in holders.chain(members).chain(&roster) {
+            let address = status.addresses.get(node);
+            let address = address.or_else(|| state.node(*node).map(|node| &node.address));
+            let Some(address) = address.filter(|_| seen.insert(*node)) else { continue };
+            candidates.push(Candidate { node: *node, address: address.clone() });
+        }
+        self.shy_last(&mut candidates);
+        candidates
+    }
+
+    fn shy_last(&self, candidates: &mut [Candidate]) {
+        let now = self.parts.clock.now();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|_, at| now.saturating_sub(*at) < self.settings.shy);
+        candidates.sort_by_key(|candidate| failures.contains_key(&candidate.node));
+    }
+
+    fn note_failure(&self, node: NodeId, what: &str, error: &wire::CallError) {
+        tracing::warn!(peer = %node, %error, "cannot {what} an artifact");
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.insert(node, self.parts.clock.now());
+    }
+
+    /// Drops what no job names and is old enough; returns how many. It does nothing while this
+    /// node's view may be behind: it lacks names then.
+    ///
+    /// # Errors
+    /// When the shelf fails.
+    pub async fn collect(&self) -> Result<usize, ShelfError> {
+        let current = {
+            let status = self.parts.status.borrow();
+            status.leader.is_some()
+                && status.stopped.is_none()
+                && status.applied >= status.committed
+        };
+        if !current {
+            return Ok(0);
+        }
+        let old = self.parts.shelf.list().await?;
+        let old = old.into_iter().filter(|(_, age)| *age >= self.settings.unnamed_kept);
+        let mut dropped = 0;
+        for (digest, _) in old {
+            let named = self.parts.view.borrow().state.artifact_holders(&digest).is_some();
+            if !named {
+                self.parts.shelf.remove(digest).await?;
+                dropped += 1;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Collects now and then until `shutdown`.
+    pub async fn run_collector(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = self.parts.clock.sleep(self.settings.collect_every) => {}
+            }
+            match self.collect().await {
+                Ok(0) => {}
+                Ok(dropped) => tracing::info!(dropped, "artifacts were collected"),
+                Err(error) => tracing::warn!(%error, "artifacts were not collected"),
+            }
+        }
+    }
+}
+
+/// Hashes beside the runtime where that takes long.
+async fn digest_of(bytes: &Bytes) -> Digest {
+    // BLAKE3 hashes about a gigabyte a second: below this it takes less than half a millisecond.
+    const INLINE_BYTES_MAX: usize = 256 * 1024;
+    if bytes.len() <= INLINE_BYTES_MAX {
+        return Digest(*blake3::hash(bytes).as_bytes());
+    }
+    let bytes = bytes.clone();
+    let hash = tokio::task::spawn_blocking(move || blake3::hash(&bytes)).await;
+    Digest(*hash.expect("hashing does not panic").as_bytes())
+}

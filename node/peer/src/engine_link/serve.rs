@@ -1,0 +1,276 @@
+//! The engine's side of the pipe: blocking, one piece of work at a time.
+//!
+//! Owns the loop of the engine's process. It must not know how a picture is drawn. A second thread
+//! reads the requests, so that Stop and the end of the peer are seen while a picture is drawn.
+
+use super::frame::{FrameError, read_frame, write_frame};
+use crate::ports::engine::{EngineInfo, EngineStep, Picture};
+use atelier_proto::engine::v1::{
+    self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
+};
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+/// Pieces of work that wait. The peer sends one at a time; a peer that sends more is made to wait.
+const WORKS_WAITING_MAX: usize = 1;
+
+/// What is to be drawn; sizes and steps are never 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrawOrder {
+    /// The peer's name for it.
+    pub work: u64,
+    /// What to draw.
+    pub prompt: String,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Forwards of the transformer.
+    pub steps: u32,
+    /// Of image 0; image i is drawn from seed + i.
+    pub seed: u64,
+    /// How many.
+    pub images: u32,
+}
+
+/// Why an order was not drawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrawFailure {
+    /// The order is at fault; another attempt would fail in the same way.
+    #[error("{0}")]
+    Refused(String),
+    /// This attempt failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The step callback said to stop.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Why the loop ended before the peer closed the pipe.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The peer sent what is no request, or the pipe failed.
+    #[error("requests: {0}")]
+    Requests(FrameError),
+    /// An answer could not be written; the peer is gone.
+    #[error("answers: {0}")]
+    Answers(#[from] FrameError),
+}
+
+/// The engine's end of the pipe, from start to end.
+#[derive(Debug)]
+pub struct EngineServer<W: Write> {
+    answers: W,
+}
+
+impl<W: Write> EngineServer<W> {
+    /// Takes the process's standard output. Nothing else may write there.
+    pub fn new(answers: W) -> EngineServer<W> {
+        EngineServer { answers }
+    }
+
+    /// Tells how far the model is read.
+    ///
+    /// # Errors
+    /// When the peer is gone; end the process then.
+    pub fn loading(&mut self, bytes: u64, bytes_total: u64) -> Result<(), FrameError> {
+        let loading = wire::Loading { bytes, bytes_total };
+        answer(&mut self.answers, Reply::Loading(loading))
+    }
+
+    /// Announces itself, then draws what is asked for until the peer closes the pipe.
+    ///
+    /// `draw` calls its second argument after each step and stops when that returns false.
+    ///
+    /// # Errors
+    /// As [`ServeError`] tells; end the process then.
+    pub fn serve<R, D>(
+        mut self,
+        requests: R,
+        ready: &EngineInfo,
+        mut draw: D,
+    ) -> Result<(), ServeError>
+    where
+        R: Read + Send + 'static,
+        D: FnMut(
+            &DrawOrder,
+            &mut dyn FnMut(EngineStep) -> bool,
+        ) -> Result<Vec<Picture>, DrawFailure>,
+    {
+        answer(&mut self.answers, Reply::Ready(ready_to_wire(ready)))?;
+        let halt = Arc::new(Halt::default());
+        let (orders, waiting) = mpsc::sync_channel(WORKS_WAITING_MAX);
+        // Not joined: it ends with the pipe, which the peer holds, or with the process.
+        std::thread::spawn({
+            let halt = halt.clone();
+            move || read_requests(requests, &halt, &orders)
+        });
+        for order in waiting {
+            let order = order.map_err(ServeError::Requests)?;
+            let result = self.draw_one(&order, &halt, &mut draw)?;
+            halt.forget(order.work);
+            self.answer_result(order.work, result)?;
+        }
+        Ok(())
+    }
+
+    fn draw_one<D>(
+        &mut self,
+        order: &DrawOrder,
+        halt: &Halt,
+        draw: &mut D,
+    ) -> Result<Result<Vec<Picture>, DrawFailure>, FrameError>
+    where
+        D: FnMut(
+            &DrawOrder,
+            &mut dyn FnMut(EngineStep) -> bool,
+        ) -> Result<Vec<Picture>, DrawFailure>,
+    {
+        if halt.holds(order.work) {
+            return Ok(Err(DrawFailure::Stopped));
+        }
+        let mut written = Ok(());
+        let result = draw(order, &mut |step| {
+            if written.is_ok() {
+                written = answer(&mut self.answers, Reply::Step(step_to_wire(order.work, step)));
+            }
+            written.is_ok() && !halt.holds(order.work)
+        });
+        written.map(|()| result)
+    }
+
+    fn answer_result(
+        &mut self,
+        work: u64,
+        result: Result<Vec<Picture>, DrawFailure>,
+    ) -> Result<(), FrameError> {
+        let last = match result {
+            Ok(pictures) => match self.answer_pictures(work, pictures) {
+                Ok(()) => Reply::Done(wire::Done { work }),
+                Err(FrameError::TooLong(bytes)) => {
+                    failed(work, &FrameError::TooLong(bytes).to_string(), true)
+                }
+                Err(error) => return Err(error),
+            },
+            Err(DrawFailure::Refused(error)) => failed(work, &error, true),
+            Err(DrawFailure::Failed(error)) => failed(work, &error, false),
+            Err(DrawFailure::Stopped) => Reply::Stopped(wire::Stopped { work }),
+        };
+        answer(&mut self.answers, last)
+    }
+
+    fn answer_pictures(&mut self, work: u64, pictures: Vec<Picture>) -> Result<(), FrameError> {
+        for (image, picture) in (0..).zip(pictures) {
+            let Picture { media_type, data } = picture;
+            answer(
+                &mut self.answers,
+                Reply::Picture(wire::Picture { work, image, media_type, data }),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What is to be stopped.
+#[derive(Debug, Default)]
+struct Halt {
+    state: Mutex<Halted>,
+}
+
+#[derive(Debug, Default)]
+struct Halted {
+    // Holds one work at most but for a peer that stops what it never sent; bounded all the same.
+    works: BTreeSet<u64>,
+    all: bool,
+}
+
+const HALTED_WORKS_MAX: usize = 16;
+
+impl Halt {
+    fn one(&self, work: u64) {
+        let mut halted = self.lock();
+        halted.works.insert(work);
+        if halted.works.len() > HALTED_WORKS_MAX {
+            halted.works.pop_first();
+        }
+    }
+
+    fn all(&self) {
+        self.lock().all = true;
+    }
+
+    fn holds(&self, work: u64) -> bool {
+        let halted = self.lock();
+        halted.all || halted.works.contains(&work)
+    }
+
+    fn forget(&self, work: u64) {
+        self.lock().works.remove(&work);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Halted> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_requests(
+    mut requests: impl Read,
+    halt: &Halt,
+    orders: &mpsc::SyncSender<Result<DrawOrder, FrameError>>,
+) {
+    loop {
+        let sent = match read_frame::<EngineRequest>(&mut requests) {
+            Ok(Some(EngineRequest { request: Some(Request::Draw(draw)) })) => {
+                orders.send(Ok(order_from_wire(draw)))
+            }
+            Ok(Some(EngineRequest { request: Some(Request::Stop(stop)) })) => {
+                halt.one(stop.work);
+                Ok(())
+            }
+            // A request of a later version: nothing that this engine could answer.
+            Ok(Some(EngineRequest { request: None })) => Ok(()),
+            Ok(None) => {
+                halt.all();
+                return;
+            }
+            Err(error) => {
+                halt.all();
+                let _ = orders.send(Err(error));
+                return;
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(answers: &mut impl Write, reply: Reply) -> Result<(), FrameError> {
+    write_frame(answers, &EngineReply { reply: Some(reply) })
+}
+
+fn failed(work: u64, error: &str, permanent: bool) -> Reply {
+    Reply::Failed(wire::Failed { work, error: error.to_owned(), permanent })
+}
+
+fn ready_to_wire(info: &EngineInfo) -> wire::Ready {
+    wire::Ready {
+        class: info.class.clone(),
+        model: info.model.clone(),
+        default_width: info.default_width,
+        default_height: info.default_height,
+        default_steps: info.default_steps,
+    }
+}
+
+fn step_to_wire(work: u64, step: EngineStep) -> wire::Step {
+    let EngineStep { stage, image, step, steps } = step;
+    wire::Step { work, stage, image, step, steps }
+}
+
+fn order_from_wire(draw: wire::Draw) -> DrawOrder {
+    let wire::Draw { work, prompt, width, height, steps, seed, images } = draw;
+    DrawOrder { work, prompt, width, height, steps, seed, images }
+}

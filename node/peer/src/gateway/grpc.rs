@@ -1,0 +1,281 @@
+//! The service `atelier.client.v1.Atelier`: each call validates, asks, and converts.
+
+use super::convert::{self, Stamp};
+use super::error::{refused, unavailable};
+use super::watch::Watch;
+use super::{Gateway, deadline_of};
+use crate::artifacts::FetchError;
+use atelier_proto::client::v1 as wire;
+use atelier_proto::client::v1::atelier_server::Atelier;
+use atelier_state::{Cancel, Command, Phase, Refusal, Reply};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use std::sync::Arc;
+use tonic::{Code, Request, Response, Status};
+
+/// Bytes of one chunk of an artifact: small enough that other streams of the connection get a turn.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What is told to whoever asks later why a job was cancelled.
+const CANCEL_REASON: &str = "cancelled by a client";
+
+#[tonic::async_trait]
+impl Atelier for Gateway {
+    async fn submit(
+        &self,
+        request: Request<wire::SubmitRequest>,
+    ) -> Result<Response<wire::SubmitReply>, Status> {
+        let result = self.measured("Submit", self.do_submit(request)).await;
+        self.metrics.submitted(match &result {
+            Ok(reply) if reply.get_ref().duplicate => "duplicate",
+            Ok(_) => "accepted",
+            Err(status) => match status.code() {
+                Code::Unavailable => "unavailable",
+                Code::DeadlineExceeded => "unknown",
+                _ => "refused",
+            },
+        });
+        result
+    }
+
+    type WatchStream = BoxStream<'static, Result<wire::JobEvent, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.measured("Watch", async {
+            let job = convert::job_id(&request.get_ref().job_id)?;
+            self.find(job).await?;
+            let watch = Watch {
+                job,
+                view: self.log.view(),
+                raft: self.log.status(),
+                draining: self.draining.clone(),
+                progress: self.progress.clone(),
+                clock: Arc::clone(&self.clock),
+            };
+            Ok(watch.events().boxed())
+        })
+        .await
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<wire::GetJobRequest>,
+    ) -> Result<Response<wire::Job>, Status> {
+        self.measured("GetJob", self.job(&request.get_ref().job_id)).await
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<wire::ListJobsRequest>,
+    ) -> Result<Response<wire::ListJobsReply>, Status> {
+        let state = self.view().state;
+        let list = beside(move || convert::list_jobs(&state, request.get_ref()));
+        self.measured("ListJobs", async { Ok(list.await??) }).await
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<wire::CancelJobRequest>,
+    ) -> Result<Response<wire::Job>, Status> {
+        self.measured("CancelJob", self.do_cancel(request)).await
+    }
+
+    type GetArtifactStream = BoxStream<'static, Result<wire::ArtifactChunk, Status>>;
+
+    async fn get_artifact(
+        &self,
+        request: Request<wire::GetArtifactRequest>,
+    ) -> Result<Response<Self::GetArtifactStream>, Status> {
+        self.measured("GetArtifact", async {
+            let bytes = self.artifact(&request.get_ref().digest).await?;
+            Ok(chunks(bytes).boxed())
+        })
+        .await
+    }
+
+    async fn status(
+        &self,
+        _request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusReply>, Status> {
+        self.measured("Status", self.do_status()).await
+    }
+
+    async fn list_members(
+        &self,
+        _request: Request<wire::ListMembersRequest>,
+    ) -> Result<Response<wire::ListMembersReply>, Status> {
+        let list = async { Ok(wire::ListMembersReply { members: self.do_list_members().await }) };
+        self.measured("ListMembers", list).await
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<wire::AddMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        let deadline = deadline_of(request.metadata());
+        let added = self.do_add_member(&request.get_ref().address, deadline);
+        self.measured("AddMember", added).await
+    }
+
+    async fn promote_member(
+        &self,
+        request: Request<wire::PromoteMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        let deadline = deadline_of(request.metadata());
+        let promoted = self.do_promote_member(request.get_ref().node, deadline);
+        self.measured("PromoteMember", promoted).await
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<wire::RemoveMemberRequest>,
+    ) -> Result<Response<wire::RemoveMemberReply>, Status> {
+        let deadline = deadline_of(request.metadata());
+        let node = request.get_ref().node;
+        self.measured("RemoveMember", async {
+            self.do_remove_member(node, deadline).await?;
+            Ok(wire::RemoveMemberReply {})
+        })
+        .await
+    }
+}
+
+impl Gateway {
+    async fn measured<T>(
+        &self,
+        api: &'static str,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Response<T>, Status> {
+        let begun = self.clock.now();
+        let result = call.await;
+        let outcome = result.as_ref().map_or_else(|status| name_of(status.code()), |_| "ok");
+        self.metrics.called(api, outcome, self.clock.now().saturating_sub(begun));
+        if let Err(status) = &result {
+            tracing::debug!(api, outcome, reason = status.message(), "call not served");
+        }
+        result.map(Response::new)
+    }
+
+    async fn do_submit(
+        &self,
+        request: Request<wire::SubmitRequest>,
+    ) -> Result<wire::SubmitReply, Status> {
+        if *self.draining.borrow() {
+            let text = "this peer is leaving; submit the job to another peer";
+            return Err(unavailable(text, self.leader.address().as_deref()));
+        }
+        let (metadata, _, request) = request.into_parts();
+        let stamp = Stamp {
+            job: self.new_job_id(),
+            now_ms: self.clock.wall_ms(),
+            attempts_max: self.attempts_max,
+        };
+        let submit = convert::submit(request, &metadata, stamp)?;
+        let job = submit.job;
+        let (deadline, what) = (deadline_of(&metadata), format!("job {job}"));
+        let (_, reply) = self.propose(Command::Submit(submit), deadline, &what).await?;
+        match reply {
+            Reply::Submitted { job, duplicate, log_index } => {
+                tracing::debug!(%job, duplicate, index = log_index.0, "job accepted");
+                let (job_id, log_index) = (job.to_string(), log_index.0);
+                Ok(wire::SubmitReply { job_id, duplicate, log_index })
+            }
+            other => Err(Status::internal(format!("expected an accepted job, got {other:?}"))),
+        }
+    }
+
+    async fn job(&self, id: &str) -> Result<wire::Job, Status> {
+        let job = convert::job_id(id)?;
+        let view = self.find(job).await?;
+        let found = view.state.job(job).ok_or_else(|| super::not_found(job))?;
+        Ok(convert::job(found, convert::position(&view.state, job)))
+    }
+
+    /// Cancels a job; one that was cancelled already answers as the first time.
+    async fn do_cancel(
+        &self,
+        request: Request<wire::CancelJobRequest>,
+    ) -> Result<wire::Job, Status> {
+        let deadline = deadline_of(request.metadata());
+        let job = convert::job_id(&request.get_ref().job_id)?;
+        let view = self.find(job).await?;
+        let phase = view.state.job(job).map(|job| &job.phase);
+        if phase != Some(&Phase::Cancelled) {
+            if phase.is_some_and(Phase::is_terminal) {
+                return Err(refused(&Refusal::Terminal));
+            }
+            let (reason, finished_ms) = (CANCEL_REASON.to_owned(), self.clock.wall_ms());
+            let cancel = Command::Cancel(Cancel { job, reason, finished_ms });
+            let what = format!("cancelling job {job}");
+            let (index, _) = self.propose(cancel, deadline, &what).await?;
+            self.catch_up(index).await;
+            tracing::info!(%job, "job cancelled");
+        }
+        self.job(&request.get_ref().job_id).await
+    }
+
+    async fn artifact(&self, digest: &str) -> Result<Bytes, Status> {
+        let digest = convert::digest(digest)?;
+        self.artifacts.fetch(digest).await.map_err(|error| match error {
+            FetchError::NotFound(_) => Status::not_found(error.to_string()),
+            FetchError::Unavailable { .. } => unavailable(error.to_string(), None),
+        })
+    }
+
+    async fn do_status(&self) -> Result<wire::StatusReply, Status> {
+        let opinions = self.opinions().await;
+        let (view, raft) = (self.view(), self.raft_status());
+        let members = convert::members(&raft, &view.state, &opinions);
+        let state = view.state.clone();
+        let digest = beside(move || state.digest()).await?;
+        Ok(wire::StatusReply {
+            node: raft.node.0,
+            leader: raft.leader.map_or(0, |leader| leader.0),
+            term: raft.term,
+            last_log_index: raft.last_log.0,
+            commit_index: raft.committed.0,
+            applied_index: view.applied.0,
+            queued: view.state.queued_count() as u64,
+            leased: view.state.leased_count() as u64,
+            terminal: view.state.terminal_count() as u64,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state_digest: digest.to_string(),
+            members,
+        })
+    }
+}
+
+/// Walks every job on a thread of its own, so that the loops of this runtime get their turns.
+async fn beside<T: Send + 'static>(walk: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    let walked = tokio::task::spawn_blocking(walk).await;
+    walked.map_err(|error| Status::internal(format!("walking the state: {error}")))
+}
+
+fn chunks(bytes: Bytes) -> impl futures_util::Stream<Item = Result<wire::ArtifactChunk, Status>> {
+    stream::unfold(bytes, |mut rest| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        let data = rest.split_to(rest.len().min(CHUNK_BYTES));
+        Some((Ok(wire::ArtifactChunk { data }), rest))
+    })
+}
+
+/// The code's name in the metrics' words.
+fn name_of(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::InvalidArgument => "invalid_argument",
+        Code::NotFound => "not_found",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::AlreadyExists => "already_exists",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::Unavailable => "unavailable",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        _ => "internal",
+    }
+}

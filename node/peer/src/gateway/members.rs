@@ -1,0 +1,118 @@
+//! Who is in the cluster, and how operators change it.
+
+use super::convert::{self, Opinion};
+use super::leader::Change;
+use super::{CATCH_UP_MAX, Gateway};
+use crate::ports::RaftStatus;
+use atelier_proto::client::v1 as wire;
+use atelier_state::{AllocateNode, Command, NodeId, RemoveNode, Reply, State};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tonic::Status;
+
+impl Gateway {
+    /// Lists the members. Works without a leader: then nobody but this peer counts as alive.
+    pub(super) async fn do_list_members(&self) -> Vec<wire::Member> {
+        let opinions = self.opinions().await;
+        convert::members(&self.raft_status(), &self.view().state, &opinions)
+    }
+
+    /// Adds a learner under a new id. A repeat finishes what an interrupted call began.
+    pub(super) async fn do_add_member(
+        &self,
+        address: &str,
+        deadline: Duration,
+    ) -> Result<wire::Member, Status> {
+        let address = convert::address(address)?;
+        let status = self.raft_status();
+        if let Some((node, _)) = status.addresses.iter().find(|(_, known)| **known == address) {
+            let text = format!("node {node} listens at {address}; remove it first, or use another");
+            return Err(Status::failed_precondition(text));
+        }
+        let node = match announced(&self.view().state, &status, &address) {
+            Some(node) => node,
+            None => self.allocate(address.clone(), deadline).await?,
+        };
+        self.leader.change(&Change::AddLearner(node, address), deadline).await?;
+        tracing::info!(node = node.0, "learner added");
+        self.member_once(node, |status| status.learners.contains(&node)).await
+    }
+
+    async fn allocate(&self, address: String, deadline: Duration) -> Result<NodeId, Status> {
+        let what = format!("the id for {address}");
+        let command = Command::AllocateNode(AllocateNode { address });
+        let (_, reply) = self.propose(command, deadline, &what).await?;
+        match reply {
+            Reply::NodeAllocated { node } => Ok(node),
+            other => Err(Status::internal(format!("expected an allocated node, got {other:?}"))),
+        }
+    }
+
+    /// Makes a learner a voter.
+    pub(super) async fn do_promote_member(
+        &self,
+        node: u64,
+        deadline: Duration,
+    ) -> Result<wire::Member, Status> {
+        let node = convert::node(node)?;
+        self.leader.change(&Change::Promote(node), deadline).await?;
+        tracing::info!(node = node.0, "learner promoted");
+        self.member_once(node, |status| status.voters.contains(&node)).await
+    }
+
+    /// Takes a member out of the cluster and of the roster.
+    pub(super) async fn do_remove_member(
+        &self,
+        node: u64,
+        deadline: Duration,
+    ) -> Result<(), Status> {
+        let node = convert::node(node)?;
+        let status = self.raft_status();
+        let is_member = status.voters.contains(&node) || status.learners.contains(&node);
+        if !is_member && self.view().state.node(node).is_none() {
+            return Err(Status::not_found(format!("no member {node}; `member list` names them")));
+        }
+        self.leader.change(&Change::Remove(node), deadline).await?;
+        let command = Command::RemoveNode(RemoveNode { node });
+        match self.propose(command, deadline, &format!("removing node {node}")).await {
+            // It was never registered, or a repeat finds it gone.
+            Err(status) if status.code() == tonic::Code::NotFound => {}
+            other => drop(other?),
+        }
+        tracing::info!(node = node.0, "member removed");
+        Ok(())
+    }
+
+    pub(super) fn raft_status(&self) -> RaftStatus {
+        self.log.status().borrow().clone()
+    }
+
+    /// The leader's opinions; without a leader only that this peer lives.
+    pub(super) async fn opinions(&self) -> BTreeMap<NodeId, Opinion> {
+        let own =
+            || BTreeMap::from([(self.raft_status().node, Opinion { alive: true, matched: 0 })]);
+        self.leader.opinions(CATCH_UP_MAX).await.unwrap_or_else(|_| own())
+    }
+
+    /// A member as soon as this peer's status shows the change, or after a while as it is.
+    async fn member_once(
+        &self,
+        node: NodeId,
+        shown: impl Fn(&RaftStatus) -> bool,
+    ) -> Result<wire::Member, Status> {
+        let mut status = self.log.status();
+        tokio::select! {
+            _ = status.wait_for(|status| shown(status)) => {}
+            () = self.clock.sleep(CATCH_UP_MAX) => {}
+        }
+        let opinions = self.opinions().await;
+        Ok(convert::member(node, &self.raft_status(), &self.view().state, &opinions))
+    }
+}
+
+/// A node that was allocated for an address, and has neither started nor become a member.
+fn announced(state: &State, status: &RaftStatus, address: &str) -> Option<NodeId> {
+    let waits = |node: &NodeId| !status.voters.contains(node) && !status.learners.contains(node);
+    let mut nodes = state.nodes().filter(|(_, node)| node.address == address);
+    nodes.find(|(id, node)| !node.is_registered() && waits(id)).map(|(id, _)| id)
+}

@@ -1,0 +1,474 @@
+//! One peer, composed: what it is made of, how it starts, and how it leaves.
+//!
+//! ```text
+//!   Outside: clock, entropy, dial, store, shelf, engine       (ports; real or simulated)
+//!      │
+//!      ├─► RaftNode ─► view, status ──┬─► supervisor ───┬─► proposer ─► log, here or at the leader
+//!      │                              ├─► gateway ──────┘
+//!      │                              └─► leader loops ───► log, while this peer leads
+//!      └─► listeners: gRPC (Raft, Peer, Atelier, health, reflection), HTTP (probes, metrics)
+//! ```
+//!
+//! Owns every task: it starts them in order of need and ends them in the opposite order. It must
+//! not
+//! decide anything; whoever wants to know why a job moved will not find it here.
+
+mod membership;
+mod observer;
+mod run;
+mod serve;
+
+pub use run::{RunError, Signals, run};
+pub use serve::Listeners;
+
+use crate::artifacts::{ArtifactParts, ArtifactSettings, Artifacts, DirectoryShelf};
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::gateway::health::Health;
+use crate::gateway::http::Probes;
+use crate::gateway::leader::Leader as WayToLeader;
+use crate::gateway::metered::MeteredEngine;
+use crate::gateway::metrics::Metrics;
+use crate::leader::Leader;
+use crate::lines::Lines;
+use crate::liveness::LivenessTable;
+use crate::peer_service::{PeerService, PeerServiceParts};
+use crate::ports::engine::Engine;
+use crate::ports::members::Members;
+use crate::ports::shelf::{Shelf, ShelfError};
+use crate::ports::{Clock, Dial, Entropy, Log, Store};
+use crate::progress::{ProgressBoard, ProgressFollower};
+use crate::proposer::{Proposer, ProposerParts, ProposerSettings};
+use crate::raft::{InitializeClusterError, RaftNode, RaftOptions};
+use crate::real::{SystemClock, SystemEntropy, TonicDial};
+use crate::storage::{OpenError, SledStore};
+use crate::supervisor::{Supervisor, SupervisorParts, SupervisorSettings};
+use atelier_state::NodeId;
+use serve::{Servers, Services};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// For one task to end after it was told to; then it is dropped where it stands.
+const TASK_END_MAX: Duration = Duration::from_secs(8);
+
+/// The world of one peer, behind ports.
+#[derive(Clone)]
+pub struct Outside {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The way to other peers.
+    pub dial: Arc<dyn Dial>,
+    /// Where log and state lie.
+    pub store: Arc<dyn Store>,
+    /// Where results lie.
+    pub shelf: Arc<dyn Shelf>,
+    /// Draws; none on a witness.
+    pub engine: Option<Arc<dyn Engine>>,
+}
+
+/// Why a peer did not start. What is on the disk is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The directory of log and state cannot be used; the text says which tree and what to do.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The directory of results cannot be used.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+    /// The system has no randomness to give.
+    #[error("cannot open /dev/urandom: {0}")]
+    Entropy(std::io::Error),
+    /// An address is taken, or not this machine's. Name another one in the configuration.
+    #[error("cannot listen at {address} ({key}): {error}; is another process there?")]
+    Listen {
+        /// The setting.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The node's part in Raft did not start.
+    #[error(transparent)]
+    Raft(#[from] crate::raft::StartError),
+    /// The cluster was not formed.
+    #[error(transparent)]
+    Initialize(#[from] InitializeClusterError),
+    /// What was compiled in cannot be read; this is a bug.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A thread died while it opened something.
+    #[error("starting: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// A running peer. Dropping it ends it abruptly, as a crash would; [`Peer::stop`] ends it well.
+pub struct Peer {
+    raft: RaftNode,
+    clock: Arc<dyn Clock>,
+    health: Health,
+    draining: watch::Sender<bool>,
+    pause: Duration,
+    servers: Servers,
+    supervisor: Task,
+    /// Leader loops, collector and observer.
+    loops: Vec<Task>,
+    proposer: Task,
+}
+
+/// A task, the token that ends it, and its name for the log.
+struct Task {
+    name: &'static str,
+    stop: CancellationToken,
+    handle: JoinHandle<()>,
+}
+
+/// What the tasks share.
+struct Shared {
+    log: Arc<dyn Log>,
+    members: Arc<dyn Members>,
+    lines: Arc<Lines>,
+    liveness: Arc<LivenessTable>,
+    board: Arc<ProgressBoard>,
+    artifacts: Arc<Artifacts>,
+    metrics: Arc<Metrics>,
+}
+
+impl Outside {
+    /// Opens the real world: sled and files below the data directory, the system's clock, TCP.
+    ///
+    /// # Errors
+    /// As the variants of [`StartError`] say.
+    pub async fn open(
+        config: &Config,
+        engine: Option<Arc<dyn Engine>>,
+    ) -> Result<Outside, StartError> {
+        let data = config.data.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = SledStore::open(&data)?;
+            let shelf = DirectoryShelf::open(data.join("artifacts"))?;
+            Ok::<_, StartError>((store, shelf))
+        });
+        let (store, shelf) = opened.await??;
+        Ok(Outside {
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(SystemEntropy::open().map_err(StartError::Entropy)?),
+            dial: Arc::new(TonicDial),
+            store: Arc::new(store),
+            shelf: Arc::new(shelf),
+            engine,
+        })
+    }
+}
+
+impl Peer {
+    /// Starts everything, and forms the cluster where that is this peer's part. It returns before
+    /// the
+    /// peer is ready: see [`Peer::ready`].
+    ///
+    /// # Errors
+    /// As the variants of [`StartError`] say.
+    pub async fn start(
+        config: &Config,
+        outside: Outside,
+        listeners: Listeners,
+    ) -> Result<Peer, StartError> {
+        let options = raft_options(config);
+        let raft = RaftNode::start(options, outside.store.clone(), outside.dial.clone()).await?;
+        let (draining, draining_seen) = watch::channel(false);
+        let health = Health {
+            raft: raft.status(),
+            engine: outside.engine.as_ref().map(|engine| engine.ready()),
+            draining: draining_seen,
+        };
+        let shared = Shared::new(config, &outside, &raft);
+        let (proposer, proposer_task) = shared.start_proposer(config, &outside);
+        let supervisor = shared.start_supervisor(config, &outside, proposer.clone());
+        let mut loops = shared.start_loops(&outside);
+        let started = Arc::new(AtomicBool::new(false));
+        let services = Services {
+            raft: raft.service(),
+            peer: shared.peer_service(config, &outside),
+            gateway: shared.gateway(config, &outside, proposer, health.draining.clone()),
+            probes: Probes {
+                health: health.clone(),
+                view: raft.view(),
+                metrics: shared.metrics.clone(),
+                clock: outside.clock.clone(),
+                started: started.clone(),
+            },
+        };
+        let (servers, reporter) = serve::start(listeners, services)?;
+        loops.push(observer::start(health.clone(), shared.metrics, reporter, started));
+        if forms_the_cluster(config) {
+            let members = config.initial_members().into_iter();
+            let members = members.map(|member| (NodeId(member.id), member.address));
+            raft.initialize(members.collect()).await?;
+        }
+        let pause = Duration::from_millis(config.shutdown.pause_ms);
+        let clock = outside.clock;
+        let proposer = proposer_task;
+        Ok(Peer { raft, clock, health, draining, pause, servers, supervisor, loops, proposer })
+    }
+
+    /// Where HTTP is answered.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.servers.http_address
+    }
+
+    /// Where gRPC is answered.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.servers.grpc_address
+    }
+
+    /// Every reason why this peer is not ready; none when it is.
+    #[must_use]
+    pub fn unready_reasons(&self) -> Vec<String> {
+        self.health.reasons()
+    }
+
+    /// The node's part in Raft, for whoever wants to watch it.
+    #[must_use]
+    pub fn raft(&self) -> &RaftNode {
+        &self.raft
+    }
+
+    /// Waits until the peer serves: a leader is known, the state is restored, the engine can draw.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ready(&self) {
+        let mut health = self.health.clone();
+        while !health.reasons().is_empty() {
+            health.changed().await;
+        }
+    }
+
+    /// Leaves in good order: not ready any more, then no leader, then no leases, then gone.
+    pub async fn stop(self) {
+        self.draining.send_replace(true);
+        tracing::info!("peer is leaving");
+        self.clock.sleep(self.pause).await;
+        self.hand_over().await;
+        // The supervisor gives its leases back through the proposer, which goes through Raft; so
+        // whoever is needed ends later.
+        self.supervisor.end().await;
+        for task in self.loops {
+            task.end().await;
+        }
+        self.proposer.end().await;
+        // While calls under way end, the log still follows; what came to a stopped Raft would only
+        // be an error in two logs.
+        self.servers.end().await;
+        self.raft.shutdown().await;
+        tracing::info!("peer has left");
+    }
+
+    /// Hands the lead to the voter that has come furthest; without one the others elect by
+    /// themselves.
+    async fn hand_over(&self) {
+        let status = self.raft.status().borrow().clone();
+        if !status.is_leader {
+            return;
+        }
+        let others = status.matched.iter().filter(|(node, _)| **node != status.node);
+        let voters = others.filter(|(node, _)| status.voters.contains(node));
+        let Some((heir, _)) = voters.max_by_key(|(_, matched)| **matched) else { return };
+        match self.raft.transfer_leader(*heir).await {
+            Ok(()) => tracing::info!(leader = heir.0, "handed the lead over"),
+            Err(error) => tracing::warn!(leader = heir.0, %error, "lead not handed over"),
+        }
+    }
+}
+
+impl Task {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(
+        name: &'static str,
+        run: impl FnOnce(CancellationToken) -> F,
+    ) -> Task {
+        let stop = CancellationToken::new();
+        let handle = tokio::spawn(run(stop.clone()));
+        Task { name, stop, handle }
+    }
+
+    /// Tells the task to end, and waits for it.
+    async fn end(mut self) {
+        self.stop.cancel();
+        match tokio::time::timeout(TASK_END_MAX, &mut self.handle).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(task = self.name, %error, "task died"),
+            Err(_) => {
+                tracing::warn!(task = self.name, "task did not end in time, it is dropped");
+                self.handle.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Shared {
+    fn new(config: &Config, outside: &Outside, raft: &RaftNode) -> Shared {
+        let lines = Arc::new(Lines::new(outside.dial.clone()));
+        let parts = ArtifactParts {
+            shelf: outside.shelf.clone(),
+            lines: lines.clone(),
+            status: raft.status(),
+            view: raft.view(),
+            clock: outside.clock.clone(),
+        };
+        let settings = ArtifactSettings {
+            copies: config.jobs.artifact_copies,
+            ..ArtifactSettings::new(config.cluster.clone())
+        };
+        Shared {
+            log: Arc::new(raft.clone()),
+            members: Arc::new(raft.clone()),
+            lines,
+            liveness: Arc::new(LivenessTable::new(lease(config))),
+            board: Arc::default(),
+            artifacts: Arc::new(Artifacts::new(parts, settings)),
+            metrics: Arc::new(Metrics::new()),
+        }
+    }
+
+    fn start_proposer(&self, config: &Config, outside: &Outside) -> (Proposer, Task) {
+        let parts = ProposerParts {
+            log: self.log.clone(),
+            lines: self.lines.clone(),
+            clock: outside.clock.clone(),
+            entropy: outside.entropy.clone(),
+        };
+        let settings = ProposerSettings::new(config.cluster.clone());
+        let stop = CancellationToken::new();
+        let (proposer, handle) = Proposer::spawn(parts, settings, stop.clone());
+        (proposer, Task { name: "proposer", stop, handle })
+    }
+
+    fn start_supervisor(&self, config: &Config, outside: &Outside, proposer: Proposer) -> Task {
+        let metered = |engine: &Arc<dyn Engine>| -> Arc<dyn Engine> {
+            Arc::new(MeteredEngine {
+                inner: engine.clone(),
+                metrics: self.metrics.clone(),
+                clock: outside.clock.clone(),
+            })
+        };
+        let parts = SupervisorParts {
+            log: self.log.clone(),
+            proposer,
+            engine: outside.engine.as_ref().map(metered),
+            artifacts: self.artifacts.clone(),
+            board: self.board.clone(),
+            liveness: self.liveness.clone(),
+            lines: self.lines.clone(),
+            clock: outside.clock.clone(),
+        };
+        let (cluster, node) = (config.cluster.clone(), NodeId(config.node));
+        let settings = SupervisorSettings {
+            slots: config.engine.slots,
+            lease: lease(config),
+            ..SupervisorSettings::new(cluster, node, config.advertised())
+        };
+        let supervisor = Supervisor::new(parts, settings);
+        Task::spawn("supervisor", |stop| supervisor.run(stop))
+    }
+
+    fn start_loops(&self, outside: &Outside) -> Vec<Task> {
+        let (log, clock) = (self.log.clone(), outside.clock.clone());
+        let leader = Leader::new(log, clock, self.liveness.clone());
+        let artifacts = self.artifacts.clone();
+        vec![
+            Task::spawn("leader loops", |stop| leader.run(stop)),
+            Task::spawn("artifact collector", |stop| artifacts.run_collector(stop)),
+        ]
+    }
+
+    fn peer_service(&self, config: &Config, outside: &Outside) -> PeerService {
+        PeerService::new(PeerServiceParts {
+            cluster: config.cluster.clone(),
+            log: self.log.clone(),
+            members: self.members.clone(),
+            liveness: self.liveness.clone(),
+            board: self.board.clone(),
+            artifacts: self.artifacts.clone(),
+            clock: outside.clock.clone(),
+        })
+    }
+
+    fn gateway(
+        &self,
+        config: &Config,
+        outside: &Outside,
+        proposer: Proposer,
+        draining: watch::Receiver<bool>,
+    ) -> Gateway {
+        let leader = WayToLeader {
+            cluster: config.cluster.clone(),
+            log: self.log.clone(),
+            lines: self.lines.clone(),
+            clock: outside.clock.clone(),
+            members: self.members.clone(),
+            liveness: self.liveness.clone(),
+        };
+        let progress = ProgressFollower {
+            cluster: config.cluster.clone(),
+            board: self.board.clone(),
+            lines: self.lines.clone(),
+            status: self.log.status(),
+            view: self.log.view(),
+            clock: outside.clock.clone(),
+        };
+        Gateway {
+            log: self.log.clone(),
+            proposer,
+            progress,
+            artifacts: self.artifacts.clone(),
+            leader,
+            clock: outside.clock.clone(),
+            entropy: outside.entropy.clone(),
+            metrics: self.metrics.clone(),
+            draining,
+            attempts_max: config.jobs.attempts_max,
+            acknowledged: AtomicU64::new(0),
+        }
+    }
+}
+
+fn raft_options(config: &Config) -> RaftOptions {
+    let (node, cluster) = (NodeId(config.node), config.cluster.clone());
+    RaftOptions {
+        heartbeat_ms: config.raft.heartbeat_ms,
+        election_ms_min: config.raft.election_ms_min,
+        election_ms_max: config.raft.election_ms_max,
+        snapshot_entries: config.raft.snapshot_entries,
+        entries_kept: config.raft.entries_kept,
+        ..RaftOptions::new(node, cluster, config.advertised())
+    }
+}
+
+fn lease(config: &Config) -> Duration {
+    Duration::from_millis(config.jobs.lease_ms)
+}
+
+/// One of the initial members forms the cluster, the one with the least id; doing it again is no
+/// harm.
+fn forms_the_cluster(config: &Config) -> bool {
+    let members = config.initial_members();
+    !config.join && members.iter().map(|member| member.id).min() == Some(config.node)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The two listeners: gRPC for clients and peers, HTTP for probes.
+
+use super::{StartError, Task};
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::gateway::http::{self, Probes};
+use crate::peer_service::PeerService;
+use crate::raft::RaftService;
+use atelier_proto::DESCRIPTORS;
+use atelier_proto::client::v1::atelier_server::AtelierServer;
+use atelier_proto::peer::v1::peer_server::PeerServer;
+use atelier_proto::peer::v1::raft_server::RaftServer;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic_health::server::HealthReporter;
+
+/// Bytes under way on one stream.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes under way on one connection. Larger than a stream's, so that one that stalls stops no
+/// other.
+const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Calls at a time on one connection. Filled by clients that watch many jobs; further ones wait.
+const STREAMS_MAX: u32 = 4_096;
+/// A connection is asked for a sign of life this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A connection that gives none for this long is dropped.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For calls under way to end, once nobody new is let in.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Sockets that are bound and not yet served.
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For HTTP.
+    pub http: TcpListener,
+}
+
+/// What is served.
+pub(super) struct Services {
+    pub(super) raft: RaftServer<RaftService>,
+    pub(super) peer: PeerService,
+    pub(super) gateway: Gateway,
+    pub(super) probes: Probes,
+}
+
+/// The running servers.
+pub(super) struct Servers {
+    pub(super) grpc_address: SocketAddr,
+    pub(super) http_address: SocketAddr,
+    grpc: Task,
+    http: Task,
+}
+
+impl Listeners {
+    /// Binds both addresses of a configuration.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`] with the address that is taken.
+    pub async fn bind(config: &Config) -> Result<Listeners, StartError> {
+        let grpc = bind("listen.grpc", config.listen.grpc).await?;
+        let http = bind("listen.http", config.listen.http).await?;
+        Ok(Listeners { grpc, http })
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| StartError::Listen { key, address, error })
+}
+
+/// Serves both listeners until [`Servers::end`].
+pub(super) fn start(
+    listeners: Listeners,
+    services: Services,
+) -> Result<(Servers, HealthReporter), StartError> {
+    let Listeners { grpc, http } = listeners;
+    let local = |key, listener: &TcpListener| {
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address = listener.local_addr();
+        address.map_err(|error| StartError::Listen { key, address: unknown, error })
+    };
+    let (grpc_address, http_address) = (local("listen.grpc", &grpc)?, local("listen.http", &http)?);
+    let Services { raft, peer, gateway, probes } = services;
+    let (router, reporter) = router(raft, peer, gateway)?;
+    let grpc = Task::spawn("gRPC server", |stop| serve_grpc(router, grpc, stop));
+    let http = Task::spawn("HTTP server", |stop| serve_http(probes, http, stop));
+    Ok((Servers { grpc_address, http_address, grpc, http }, reporter))
+}
+
+impl Servers {
+    /// Lets nobody in any more, and waits for those within, not for long.
+    pub(super) async fn end(self) {
+        let Servers { grpc, http, .. } = self;
+        grpc.stop.cancel();
+        http.stop.cancel();
+        grpc.end().await;
+        http.end().await;
+    }
+}
+
+fn router(
+    raft: RaftServer<RaftService>,
+    peer: PeerService,
+    gateway: Gateway,
+) -> Result<(Router, HealthReporter), StartError> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let router = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_service(raft)
+        .add_service(PeerServer::new(peer))
+        .add_service(AtelierServer::new(gateway))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok((router, reporter))
+}
+
+async fn serve_grpc(router: Router, listener: TcpListener, stop: CancellationToken) {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let graceful = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::error!(%error, "gRPC server failed");
+        },
+        () = graceful => tracing::debug!("gRPC calls under way were cut off"),
+    }
+}
+
+async fn serve_http(probes: Probes, listener: TcpListener, stop: CancellationToken) {
+    let served = axum::serve(listener, http::router(probes))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    let graceful = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = served.into_future() => if let Err(error) = served {
+            tracing::error!(%error, "HTTP server failed");
+        },
+        () = graceful => tracing::debug!("HTTP requests under way were cut off"),
+    }
+}

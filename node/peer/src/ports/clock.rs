@@ -1,0 +1,22 @@
+//! Time, as the loops see it.
+
+use futures_util::future::BoxFuture;
+use std::time::Duration;
+
+/// Tells time and waits.
+///
+/// Guarantees that [`Clock::now`] never goes back. Wall time may jump in either direction; it is for display and
+/// for stamps that ride along, and decides nothing.
+pub trait Clock: Send + Sync + 'static {
+    /// Returns the time since an origin of the clock's own choice; only differences mean anything.
+    fn now(&self) -> Duration;
+
+    /// Returns the milliseconds since the Unix epoch, for display.
+    fn wall_ms(&self) -> u64;
+
+    /// Waits for at least a duration.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the wait and has no other effect.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+}

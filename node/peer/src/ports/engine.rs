@@ -1,0 +1,132 @@
+//! What a peer asks of the process that owns a device.
+//!
+//! Owns the port alone: a job's kind and parameters pass through it as bytes, because only whoever
+//! implements it understands them. It must not know jobs, leases, tokens or the log.
+//!
+//! The contract that the real engine and the simulated one both keep:
+//! - one answer a request; after `stop` is cancelled the answer comes at the next step boundary;
+//! - pictures come in the order of their index;
+//! - events are told with `try_send`: a listener that is slow loses steps, never delays them.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Events that wait for their reader. Filled by the engine; at the brim the newest is dropped, for
+/// progress is for display only.
+pub const ENGINE_EVENTS_MAX: usize = 64;
+
+/// Draws pictures, one piece of work at a time.
+pub trait Engine: Send + Sync + 'static {
+    /// Draws one piece of work.
+    ///
+    /// # Errors
+    /// - [`EngineError::Refused`]: another attempt would fail in the same way.
+    /// - [`EngineError::Crashed`], [`EngineError::Failed`]: another attempt may succeed.
+    /// - [`EngineError::Stopped`]: `stop` was cancelled.
+    /// - [`EngineError::Unfit`]: the work was never begun, and never will be here.
+    ///
+    /// # Cancel safety
+    /// A dropped future stops the work at the next step boundary, as `stop` does.
+    fn draw(
+        &self,
+        request: DrawRequest,
+        events: mpsc::Sender<EngineEvent>,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<Vec<Picture>, EngineError>>;
+
+    /// Tells whether it can draw, now and at each change.
+    fn ready(&self) -> watch::Receiver<EngineState>;
+}
+
+/// One piece of work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrawRequest {
+    /// The caller's name for it, unique while its process lives.
+    pub work: u64,
+    /// For example `text_to_image/v1`; says how to read the parameters.
+    pub kind: String,
+    /// As the job carries them.
+    pub parameters: Bytes,
+}
+
+/// What an engine tells while it draws.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// A step was finished.
+    Step(EngineStep),
+}
+
+/// One finished step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineStep {
+    /// `encode`, `denoise` or `decode` for pictures.
+    pub stage: String,
+    /// Which picture.
+    pub image: u32,
+    /// 1..=steps.
+    pub step: u32,
+    /// How many this stage has.
+    pub steps: u32,
+}
+
+/// A finished picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// For example `image/png`.
+    pub media_type: String,
+    /// The encoded picture.
+    pub data: Bytes,
+}
+
+/// Whether an engine can draw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineState {
+    /// It starts, or starts again.
+    Loading {
+        /// Read so far.
+        bytes: u64,
+        /// To be read; 0 while not known.
+        total: u64,
+    },
+    /// It can draw.
+    Ready(EngineInfo),
+    /// It gave up; the text is the last error. Only a new process of the peer tries again.
+    Unfit(String),
+}
+
+/// Who draws.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Determinism class: engine build, backend, device kind.
+    pub class: String,
+    /// Name and digest of the model.
+    pub model: String,
+    /// Used where a job leaves the width open.
+    pub default_width: u32,
+    /// Used where a job leaves the height open.
+    pub default_height: u32,
+    /// Used where a job leaves the steps open.
+    pub default_steps: u32,
+}
+
+/// Why nothing was drawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The request is at fault, so another attempt would fail in the same way.
+    #[error("{0}")]
+    Refused(String),
+    /// The engine's process died or fell silent.
+    #[error("engine crashed: {0}")]
+    Crashed(String),
+    /// This attempt failed; the engine lives.
+    #[error("{0}")]
+    Failed(String),
+    /// It was told to stop.
+    #[error("stopped")]
+    Stopped,
+    /// The engine has given up, so this work was never begun; give it to another.
+    #[error("engine is unfit: {0}")]
+    Unfit(String),
+}

@@ -1,0 +1,325 @@
+//! How anyone in a peer gets a command into the replicated log, wherever the leader is.
+//!
+//! ```text
+//!   propose ─► queue ─► Batcher ─► carriers ─┬─► Log::propose      here, when leading
+//!                                  ▲     │  └─► Peer.Propose      else, one hop
+//!                                  └─────┘ back-off, held over an election
+//! ```
+//!
+//! Owns batching, the way to the leader, and the memory of what may have been applied. It must not
+//! know what a command means, but for one thing: all but AllocateNode may be repeated, since they
+//! name a job or a token or a node, and `apply` knows what it has seen. Order is kept within a
+//! batch and not between batches; whoever needs an order waits for the answer before the next
+//! command.
+
+mod batcher;
+mod carrier;
+
+use crate::lines::Lines;
+use crate::ports::{Clock, Entropy, Log};
+use atelier_state::command::{Command, Submit};
+use atelier_state::limits::ENTRY_BYTES_MAX;
+use atelier_state::reply::{LogIndex, Reply};
+use batcher::{Batcher, Next};
+use carrier::Carrier;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// Commands that wait to be batched. Filled by clients faster than the log takes them, or while
+/// there is no leader; at the brim a command is refused with [`ProposeFailure::Busy`].
+pub const COMMANDS_WAITING_MAX: usize = 4096;
+
+/// What the proposer works with.
+#[derive(Clone)]
+pub struct ProposerParts {
+    /// This node's log.
+    pub log: Arc<dyn Log>,
+    /// The way to other peers.
+    pub lines: Arc<Lines>,
+    /// For deadlines and back-off.
+    pub clock: Arc<dyn Clock>,
+    /// For jitter.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// How patient the proposer is.
+#[derive(Clone, Debug)]
+pub struct ProposerSettings {
+    /// Name of the cluster; a leader of another one refuses.
+    pub cluster: String,
+    /// For callers that set none. Default 10 s: several elections.
+    pub deadline: Duration,
+    /// For one call to the leader. Default 3 s; then it is asked again, whoever it is by then.
+    pub forward: Duration,
+}
+
+impl ProposerSettings {
+    /// Makes the defaults for a cluster.
+    pub fn new(cluster: impl Into<String>) -> ProposerSettings {
+        ProposerSettings {
+            cluster: cluster.into(),
+            deadline: Duration::from_secs(10),
+            forward: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Why a command has no reply. A refusal by `apply` is a reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeFailure {
+    /// Too many commands wait here; nothing was proposed. Try again later.
+    #[error("{COMMANDS_WAITING_MAX} commands wait for the log, the bound; try again later")]
+    Busy,
+    /// The command is larger than a log entry; nothing was proposed, and a repeat is of no use.
+    #[error("{0}")]
+    Refused(String),
+    /// No leader took the command before the deadline; nothing was applied. Try again later.
+    #[error("no leader took the command in time; try again later")]
+    Unavailable,
+    /// The command may be applied or not. Repeat it with the same ids, or look.
+    #[error("the outcome is unknown: {0}; try again with the same id")]
+    Unknown(String),
+    /// This peer is stopping or has failed; nothing was applied through it. Ask another peer.
+    #[error("this peer takes no commands any more: {0}")]
+    Stopped(String),
+}
+
+/// The way into the log. Clones share one queue.
+#[derive(Clone)]
+pub struct Proposer {
+    asks: mpsc::Sender<Ask>,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+}
+
+impl Proposer {
+    /// Starts the proposer's loop; it runs until `shutdown`. Join the handle afterwards.
+    ///
+    /// Cancel it after the supervisor was joined, which still proposes while it drains.
+    pub fn spawn(
+        parts: ProposerParts,
+        settings: ProposerSettings,
+        shutdown: CancellationToken,
+    ) -> (Proposer, JoinHandle<()>) {
+        let (asks, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let clock = parts.clock.clone();
+        let deadline = settings.deadline;
+        let carrier = Arc::new(Carrier::new(parts, settings));
+        let task = tokio::spawn(run(waiting, clock.clone(), carrier, shutdown));
+        (Proposer { asks, clock, deadline }, task)
+    }
+
+    /// Proposes a command within the default deadline; see [`Proposer::propose_within`].
+    ///
+    /// # Errors
+    /// As [`Proposer::propose_within`].
+    pub async fn propose(&self, command: Command) -> Result<(LogIndex, Reply), ProposeFailure> {
+        self.propose_within(command, self.deadline).await
+    }
+
+    /// Proposes a command and returns its reply and the index of its entry. While there is no
+    /// leader the command is held; while its outcome is unknown it is repeated, but for
+    /// AllocateNode.
+    ///
+    /// # Errors
+    /// - [`ProposeFailure::Busy`], [`ProposeFailure::Unavailable`], [`ProposeFailure::Stopped`]:
+    ///   nothing was applied.
+    /// - [`ProposeFailure::Refused`]: nothing was applied, and never will be.
+    /// - [`ProposeFailure::Unknown`]: repeat it with the same ids.
+    ///
+    /// # Cancel safety
+    /// The command may be applied after the future was dropped.
+    pub async fn propose_within(
+        &self,
+        command: Command,
+        within: Duration,
+    ) -> Result<(LogIndex, Reply), ProposeFailure> {
+        let bytes = bytes_of(&command);
+        if bytes > ENTRY_BYTES_MAX {
+            return Err(ProposeFailure::Refused(format!(
+                "the request has {bytes} bytes, at most {ENTRY_BYTES_MAX} fit into a log entry"
+            )));
+        }
+        let doubtful = Arc::new(AtomicBool::new(false));
+        let (answer, answered) = oneshot::channel();
+        let deadline = self.clock.now() + within;
+        let ask = Ask { command, deadline, doubtful: doubtful.clone(), answer };
+        self.asks.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposeFailure::Busy,
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
+        let doubt = || doubtful.load(Ordering::SeqCst);
+        tokio::select! {
+            biased;
+            result = answered => match result {
+                Ok(result) => result,
+                Err(_) if doubt() => Err(ProposeFailure::Unknown("this peer stops".to_owned())),
+                Err(_) => Err(stopping()),
+            },
+            () = self.clock.sleep(within) => match doubt() {
+                true => Err(ProposeFailure::Unknown(format!("no answer within {within:?}"))),
+                false => Err(ProposeFailure::Unavailable),
+            },
+        }
+    }
+}
+
+/// One command with its way back.
+#[derive(Debug)]
+struct Ask {
+    command: Command,
+    // Of the port's monotonic clock. The caller judges it; here it bounds an attempt.
+    deadline: Duration,
+    // Some attempt may have been applied.
+    doubtful: Arc<AtomicBool>,
+    answer: oneshot::Sender<Result<(LogIndex, Reply), ProposeFailure>>,
+}
+
+fn stopping() -> ProposeFailure {
+    ProposeFailure::Stopped("it is shutting down".to_owned())
+}
+
+/// The event loop: gathers, and lets carriers go.
+async fn run(
+    mut waiting: mpsc::Receiver<Ask>,
+    clock: Arc<dyn Clock>,
+    carrier: Arc<Carrier>,
+    shutdown: CancellationToken,
+) {
+    let mut batcher = Batcher::default();
+    // Dropping the set at the end aborts its carriers, and with them their callers' wait.
+    let mut carriers = JoinSet::new();
+    loop {
+        let wait = match batcher.next(clock.now()) {
+            Next::Send(batch) => {
+                carriers.spawn(carrier.clone().carry(batch));
+                continue;
+            }
+            Next::Wait(wait) => wait,
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(landed) = carriers.join_next() => {
+                if let Err(error) = landed {
+                    tracing::error!(%error, "a carrier of proposals died");
+                }
+                batcher.landed();
+            }
+            ask = waiting.recv(), if batcher.has_room() => {
+                let Some(ask) = ask else { break };
+                take(&mut batcher, ask, clock.now());
+                // Whatever has come at the same time goes along.
+                while batcher.has_room() && let Ok(ask) = waiting.try_recv() {
+                    take(&mut batcher, ask, clock.now());
+                }
+            }
+            () = clock.sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+        }
+    }
+    carriers.shutdown().await;
+}
+
+fn take(batcher: &mut Batcher<Ask>, ask: Ask, now: Duration) {
+    let bytes = bytes_of(&ask.command);
+    batcher.push(ask, bytes, now);
+}
+
+/// Bounds a command's bytes in an entry from above: tags and numbers are counted at their longest.
+fn bytes_of(command: &Command) -> usize {
+    const FIXED: usize = 128;
+    const ARTIFACT: usize = 64;
+    const HOLDER: usize = 12;
+    const JOB: usize = 20;
+    let varied = match command {
+        Command::Submit(submit) => bytes_of_submit(submit),
+        Command::Complete(complete) => {
+            let artifacts = complete.artifacts.iter();
+            let bytes = artifacts.map(|a| ARTIFACT + a.media_type.len() + HOLDER * a.holders.len());
+            bytes.sum()
+        }
+        Command::Fail(fail) => fail.error.len(),
+        Command::Cancel(cancel) => cancel.reason.len(),
+        Command::Forget(forget) => JOB * forget.jobs.len(),
+        Command::AllocateNode(allocate) => allocate.address.len(),
+        Command::RegisterNode(node) => node.address.len() + node.class.len() + node.model.len(),
+        Command::Assign(_) | Command::Revoke(_) | Command::RemoveNode(_) => 0,
+    };
+    FIXED + varied
+}
+
+fn bytes_of_submit(submit: &Submit) -> usize {
+    let key = submit.idempotency_key.as_ref().map_or(0, String::len);
+    submit.tenant.len()
+        + key
+        + submit.kind.len()
+        + submit.parameters.len()
+        + submit.traceparent.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::codec::command_to_proto;
+    use atelier_state::command::{Complete, Fail, Forget, RegisterNode};
+    use atelier_state::job::{ArtifactRef, Digest, JobId};
+    use atelier_state::lease::FencingToken;
+    use atelier_state::roster::NodeId;
+    use prost::Message;
+
+    #[test]
+    fn the_bound_of_a_command_is_never_below_its_bytes() {
+        let text = |bytes| "x".repeat(bytes);
+        let (job, token) = (JobId(u128::MAX), FencingToken(u64::MAX));
+        let artifact = ArtifactRef {
+            digest: Digest([0xff; 32]),
+            bytes: u64::MAX,
+            media_type: text(128),
+            holders: vec![NodeId(u64::MAX); 8],
+        };
+        let commands = [
+            Command::Submit(Submit {
+                job,
+                tenant: text(128),
+                idempotency_key: Some(text(128)),
+                priority: 9,
+                kind: text(128),
+                parameters: vec![7; 16 * 1024].into(),
+                traceparent: text(128),
+                submitted_ms: u64::MAX,
+                attempts_max: u32::MAX,
+            }),
+            Command::Complete(Complete {
+                job,
+                token,
+                artifacts: vec![artifact; 16],
+                finished_ms: u64::MAX,
+            }),
+            Command::Fail(Fail {
+                job,
+                token,
+                error: text(1024),
+                permanent: true,
+                finished_ms: u64::MAX,
+            }),
+            Command::Forget(Forget { jobs: vec![job; 256] }),
+            Command::RegisterNode(RegisterNode {
+                node: NodeId(u64::MAX),
+                address: text(512),
+                incarnation: u64::MAX,
+                slots: u32::MAX,
+                class: text(512),
+                model: text(512),
+            }),
+        ];
+        for command in commands {
+            let bytes = command_to_proto(&command).encoded_len();
+            // In an entry each command has a tag and a length besides.
+            assert!(bytes + 4 <= bytes_of(&command), "{bytes} of {}", bytes_of(&command));
+        }
+    }
+}

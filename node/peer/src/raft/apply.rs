@@ -1,0 +1,144 @@
+//! The state machine: applies committed entries to the state, and publishes the view. Nothing else calls
+//! `State::apply`.
+//!
+//! ```text
+//!   committed entries ──► State::apply, one command after another ──► view ──► replies to whoever proposed
+//! ```
+//!
+//! The view goes out before the replies, so whoever is answered finds its own write there. Replies wait for the end
+//! of a group of at most [`PUBLISH_ENTRIES`], so that a long batch is neither published entry by entry nor late.
+//!
+//! The state lives in memory. What is on the disk is the last snapshot and the log behind it; both together give the
+//! state again.
+
+use super::snapshots::Shelf;
+use super::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::view::View;
+use atelier_state::{LogIndex, Reply, State};
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use std::io;
+use tokio::sync::watch;
+
+/// Entries between two views.
+const PUBLISH_ENTRIES: usize = 256;
+
+type Responder = openraft::storage::ApplyResponder<TypeConfig>;
+
+/// The replicated state on this node.
+pub(super) struct StateMachine {
+    state: State,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    view: watch::Sender<View>,
+    shelf: Shelf,
+}
+
+/// Makes a snapshot of the state as it was when this was made.
+pub(super) struct SnapshotBuilder {
+    meta: SnapshotMeta,
+    state: State,
+    shelf: Shelf,
+}
+
+impl StateMachine {
+    /// Makes a state machine that stands at a snapshot.
+    pub(super) fn new(
+        shelf: Shelf,
+        meta: SnapshotMeta,
+        state: State,
+    ) -> (StateMachine, watch::Receiver<View>) {
+        let view = View { applied: state.applied(), state: state.clone() };
+        let (view, receiver) = watch::channel(view);
+        let machine = StateMachine {
+            state,
+            applied: meta.last_log_id,
+            membership: meta.last_membership,
+            view,
+            shelf,
+        };
+        (machine, receiver)
+    }
+
+    fn apply_entry(&mut self, log_id: LogId, payload: super::types::Payload) -> Vec<Reply> {
+        let index = LogIndex(log_id.index());
+        let replies = match payload {
+            EntryPayload::Blank => Vec::new(),
+            EntryPayload::Normal(commands) => {
+                commands.iter().map(|command| self.state.apply(index, command)).collect()
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(log_id), membership);
+                Vec::new()
+            }
+        };
+        self.state.mark_applied(index);
+        self.applied = Some(log_id);
+        replies
+    }
+
+    fn publish(&self, replies: &mut Vec<(Responder, Vec<Reply>)>) {
+        self.view.send_replace(View { applied: self.state.applied(), state: self.state.clone() });
+        replies.drain(..).for_each(|(responder, replies)| responder.send(replies));
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut replies = Vec::new();
+        let mut since = 0;
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let answer = self.apply_entry(entry.log_id, entry.payload);
+            replies.extend(responder.map(|responder| (responder, answer)));
+            since += 1;
+            if since == PUBLISH_ENTRIES {
+                self.publish(&mut replies);
+                since = 0;
+            }
+        }
+        if since > 0 {
+            self.publish(&mut replies);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { meta: self.meta(), state: self.state.clone(), shelf: self.shelf.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+        self.state = self.shelf.install(meta.clone(), snapshot).await?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish(&mut Vec::new());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        Ok(self.shelf.current())
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        self.shelf.build(self.meta.clone(), self.state.clone()).await
+    }
+}

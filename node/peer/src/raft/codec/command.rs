@@ -1,0 +1,203 @@
+//! Commands.
+
+use super::{COMMAND_FORMAT, DecodeError, array, check_format};
+use atelier_proto::peer::v1 as pb;
+use atelier_proto::peer::v1::command::Command as Kind;
+use atelier_state::{
+    AllocateNode, ArtifactRef, Assign, Cancel, Command, Complete, Digest, Fail, FencingToken,
+    Forget, JobId, NodeId, RegisterNode, RemoveNode, Revoke, RevokeReason, Submit,
+};
+use bytes::Bytes;
+
+/// Encodes a command.
+pub fn command_to_proto(command: &Command) -> pb::Command {
+    let kind = match command {
+        Command::Submit(submit) => Kind::Submit(submit_to_proto(submit)),
+        Command::Assign(assign) => Kind::Assign(pb::Assign {
+            job: job_bytes(assign.job),
+            node: assign.node.0,
+            incarnation: assign.incarnation,
+        }),
+        Command::Complete(complete) => Kind::Complete(pb::Complete {
+            job: job_bytes(complete.job),
+            token: complete.token.0,
+            artifacts: complete.artifacts.iter().map(artifact_to_proto).collect(),
+            finished_ms: complete.finished_ms,
+        }),
+        Command::Fail(fail) => Kind::Fail(pb::Fail {
+            job: job_bytes(fail.job),
+            token: fail.token.0,
+            error: fail.error.clone(),
+            permanent: fail.permanent,
+            finished_ms: fail.finished_ms,
+        }),
+        Command::Revoke(revoke) => Kind::Revoke(pb::Revoke {
+            job: job_bytes(revoke.job),
+            token: revoke.token.0,
+            reason: reason_to_proto(revoke.reason).into(),
+        }),
+        Command::Cancel(cancel) => Kind::Cancel(pb::Cancel {
+            job: job_bytes(cancel.job),
+            reason: cancel.reason.clone(),
+            finished_ms: cancel.finished_ms,
+        }),
+        Command::Forget(forget) => {
+            Kind::Forget(pb::Forget { jobs: forget.jobs.iter().copied().map(job_bytes).collect() })
+        }
+        Command::AllocateNode(allocate) => {
+            Kind::AllocateNode(pb::AllocateNode { address: allocate.address.clone() })
+        }
+        Command::RegisterNode(register) => Kind::RegisterNode(pb::RegisterNode {
+            node: register.node.0,
+            address: register.address.clone(),
+            incarnation: register.incarnation,
+            slots: register.slots,
+            class: register.class.clone(),
+            model: register.model.clone(),
+        }),
+        Command::RemoveNode(remove) => Kind::RemoveNode(pb::RemoveNode { node: remove.node.0 }),
+    };
+    pb::Command { format: COMMAND_FORMAT, command: Some(kind) }
+}
+
+/// Decodes a command. Whether it makes sense is for `State::apply` to say.
+///
+/// # Errors
+/// When a field cannot be what it should be, or the command is of a kind or format that this version does not know.
+pub fn command_from_proto(command: pb::Command) -> Result<Command, DecodeError> {
+    check_format("command.format", command.format, COMMAND_FORMAT)?;
+    let kind = command.command.ok_or_else(|| DecodeError::missing("command"))?;
+    Ok(match kind {
+        Kind::Submit(submit) => Command::Submit(submit_from_proto(submit)?),
+        Kind::Assign(assign) => Command::Assign(Assign {
+            job: job("assign.job", &assign.job)?,
+            node: NodeId(assign.node),
+            incarnation: assign.incarnation,
+        }),
+        Kind::Complete(complete) => Command::Complete(Complete {
+            job: job("complete.job", &complete.job)?,
+            token: FencingToken(complete.token),
+            artifacts: artifacts_from_proto("complete.artifacts", complete.artifacts)?,
+            finished_ms: complete.finished_ms,
+        }),
+        Kind::Fail(fail) => Command::Fail(Fail {
+            job: job("fail.job", &fail.job)?,
+            token: FencingToken(fail.token),
+            error: fail.error,
+            permanent: fail.permanent,
+            finished_ms: fail.finished_ms,
+        }),
+        Kind::Revoke(revoke) => Command::Revoke(Revoke {
+            job: job("revoke.job", &revoke.job)?,
+            token: FencingToken(revoke.token),
+            reason: reason_from_proto(revoke.reason)?,
+        }),
+        Kind::Cancel(cancel) => Command::Cancel(Cancel {
+            job: job("cancel.job", &cancel.job)?,
+            reason: cancel.reason,
+            finished_ms: cancel.finished_ms,
+        }),
+        Kind::Forget(forget) => Command::Forget(Forget {
+            jobs: forget
+                .jobs
+                .iter()
+                .map(|bytes| job("forget.jobs", bytes))
+                .collect::<Result<_, _>>()?,
+        }),
+        Kind::AllocateNode(allocate) => {
+            Command::AllocateNode(AllocateNode { address: allocate.address })
+        }
+        Kind::RegisterNode(register) => Command::RegisterNode(RegisterNode {
+            node: NodeId(register.node),
+            address: register.address,
+            incarnation: register.incarnation,
+            slots: register.slots,
+            class: register.class,
+            model: register.model,
+        }),
+        Kind::RemoveNode(remove) => Command::RemoveNode(RemoveNode { node: NodeId(remove.node) }),
+    })
+}
+
+pub(super) fn submit_to_proto(submit: &Submit) -> pb::Submit {
+    pb::Submit {
+        job: job_bytes(submit.job),
+        tenant: submit.tenant.clone(),
+        idempotency_key: submit.idempotency_key.clone(),
+        priority: submit.priority.into(),
+        kind: submit.kind.clone(),
+        parameters: submit.parameters.clone(),
+        traceparent: submit.traceparent.clone(),
+        submitted_ms: submit.submitted_ms,
+        attempts_max: submit.attempts_max,
+    }
+}
+
+pub(super) fn submit_from_proto(submit: pb::Submit) -> Result<Submit, DecodeError> {
+    let priority = u8::try_from(submit.priority).map_err(|_| {
+        DecodeError::new("submit.priority", format!("{} is above {}", submit.priority, u8::MAX))
+    })?;
+    Ok(Submit {
+        job: job("submit.job", &submit.job)?,
+        tenant: submit.tenant,
+        idempotency_key: submit.idempotency_key,
+        priority,
+        kind: submit.kind,
+        parameters: submit.parameters,
+        traceparent: submit.traceparent,
+        submitted_ms: submit.submitted_ms,
+        attempts_max: submit.attempts_max,
+    })
+}
+
+pub(super) fn artifact_to_proto(artifact: &ArtifactRef) -> pb::ArtifactRef {
+    pb::ArtifactRef {
+        digest: Bytes::copy_from_slice(&artifact.digest.0),
+        bytes: artifact.bytes,
+        media_type: artifact.media_type.clone(),
+        holders: artifact.holders.iter().map(|node| node.0).collect(),
+    }
+}
+
+pub(super) fn artifacts_from_proto(
+    what: &'static str,
+    artifacts: Vec<pb::ArtifactRef>,
+) -> Result<Vec<ArtifactRef>, DecodeError> {
+    let decode = |artifact: pb::ArtifactRef| {
+        Ok(ArtifactRef {
+            digest: Digest(array(what, &artifact.digest)?),
+            bytes: artifact.bytes,
+            media_type: artifact.media_type,
+            holders: artifact.holders.into_iter().map(NodeId).collect(),
+        })
+    };
+    artifacts.into_iter().map(decode).collect()
+}
+
+pub(super) fn job_bytes(job: JobId) -> Bytes {
+    Bytes::copy_from_slice(&job.to_bytes())
+}
+
+pub(super) fn job(what: &'static str, bytes: &[u8]) -> Result<JobId, DecodeError> {
+    Ok(JobId::from_bytes(array(what, bytes)?))
+}
+
+fn reason_to_proto(reason: RevokeReason) -> pb::RevokeReason {
+    match reason {
+        RevokeReason::Silent => pb::RevokeReason::Silent,
+        RevokeReason::Drained => pb::RevokeReason::Drained,
+        RevokeReason::Restarted => pb::RevokeReason::Restarted,
+    }
+}
+
+fn reason_from_proto(number: i32) -> Result<RevokeReason, DecodeError> {
+    let reason = pb::RevokeReason::try_from(number).unwrap_or_default();
+    match reason {
+        pb::RevokeReason::Silent => Ok(RevokeReason::Silent),
+        pb::RevokeReason::Drained => Ok(RevokeReason::Drained),
+        pb::RevokeReason::Restarted => Ok(RevokeReason::Restarted),
+        pb::RevokeReason::Unspecified => {
+            Err(DecodeError::new("revoke.reason", format!("{number} is not a reason")))
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The replicated log: everything that knows openraft, and nothing else that does.
+//!
+//! ```text
+//!                    loops ──► ports::Log ──► RaftNode ── members: who belongs to it
+//!                                               │
+//!      the others ──► service ──► openraft ◄────┤──── status: metrics as a RaftStatus
+//!                                  │  │  │
+//!            network ◄─────────────┘  │  └──────► apply ──► State::apply ──► view
+//!               │                log_storage        │
+//!            ports::Dial              │          snapshots
+//!                                     └──► storage ◄┘
+//!            codec: protobuf ◄─► the types of all of them
+//! ```
+//!
+//! It owns one node's part in Raft: its runtime, its log, its state machine, its connections. It must not know what a
+//! command means, who proposes and why. Invariants:
+//! - openraft's own encodings reach neither disk nor wire; `codec` says what does, and golden files guard it;
+//! - an entry is acknowledged when it is durable, and applied in the order of the log, once;
+//! - after a failure of the disk the node takes no part any more until it is restarted;
+//! - nothing is fenced by a term: leader ids are openraft's default, and a term may have several leaders.
+
+pub mod codec;
+
+mod apply;
+#[cfg(test)]
+mod log_model;
+mod log_storage;
+mod members;
+mod network;
+mod node;
+mod options;
+mod service;
+mod snapshots;
+mod status;
+#[cfg(test)]
+mod suite;
+mod types;
+
+pub use members::{ChangeMembersError, InitializeClusterError, TransferError};
+pub use node::{RaftNode, StartError};
+pub use options::RaftOptions;
+pub use service::RaftService;

@@ -1,0 +1,274 @@
+//! One Raft participant: its runtime, its start and its end, and proposals.
+
+use super::apply::StateMachine;
+use super::codec;
+use super::log_storage::{LogBytes, LogStorage};
+use super::network::NetworkFactory;
+use super::options::RaftOptions;
+use super::service::RaftService;
+use super::snapshots::Shelf;
+use super::status;
+use super::types::{Commands, Raft};
+use crate::ports::{Dial, Log, ProposeError, Proposed, RaftStatus, Store, Tree};
+use crate::storage::{Identity, IdentityError, LoadError, identity};
+use crate::view::View;
+use atelier_proto::peer::v1 as pb;
+use atelier_proto::peer::v1::raft_server::RaftServer;
+use atelier_state::{Command, LogIndex, NodeId, limits};
+use futures_util::future::BoxFuture;
+use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
+use prost::Message;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::watch;
+
+/// A node of the cluster's Raft group. A clone is another handle of the same node; the node ends with
+/// [`RaftNode::shutdown`], or abruptly with the last handle.
+#[derive(Clone)]
+pub struct RaftNode {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) raft: Raft,
+    pub(super) options: RaftOptions,
+    pub(super) status: watch::Receiver<RaftStatus>,
+    view: watch::Receiver<View>,
+    // Taken at the end. The log's thread ends when openraft has dropped its handles.
+    runtime: Mutex<Option<Runtime>>,
+    log_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Why a node did not start. Nothing that was stored was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The options contradict one another.
+    #[error("the options cannot be: {0}")]
+    Options(String),
+    /// The directory is another node's, or its mark is damaged.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// What is stored is damaged.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// openraft refused what is stored, or the system gave no threads.
+    #[error("raft did not start: {0}")]
+    Raft(String),
+}
+
+impl RaftNode {
+    /// Starts a node over a store, on a runtime of its own. A store that was used before is continued.
+    ///
+    /// Serve [`RaftNode::service`] at the address, then initialise the cluster on one node or add this one to it.
+    ///
+    /// # Errors
+    /// As the variants of [`StartError`] say; the store is left as it is.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends whatever was started.
+    pub async fn start(
+        options: RaftOptions,
+        store: Arc<dyn Store>,
+        dial: Arc<dyn Dial>,
+    ) -> Result<RaftNode, StartError> {
+        let config = Arc::new(options.config().map_err(StartError::Options)?);
+        let runtime = RuntimeGuard(Some(runtime(&options).map_err(|e| raft_error(&e))?));
+        let handle = runtime.handle();
+        let identity = Identity { node: options.node, cluster: options.cluster.clone() };
+        let loaded = handle.spawn_blocking(move || load(&store, &identity)).await;
+        let loaded = loaded.map_err(|error| raft_error(&error))??;
+        let (machine, view) = loaded.machine;
+        let (log_bytes, log_thread) = (loaded.log.bytes(), loaded.log_thread);
+        let network = NetworkFactory::new(options.cluster.clone(), dial);
+        let node = options.node.0;
+        let starting = handle
+            .spawn(async move { Raft::new(node, config, network, loaded.log, machine).await });
+        let raft = starting.await.map_err(|error| raft_error(&error))?;
+        let raft = raft.map_err(|error| raft_error(&error))?;
+        let status = spawn_status(&handle, &raft, &options, log_bytes);
+        tracing::info!(node, cluster = options.cluster, address = options.address, "raft started");
+        let inner = Inner {
+            raft,
+            options,
+            status,
+            view,
+            runtime: Mutex::new(runtime.keep()),
+            log_thread: Mutex::new(Some(log_thread)),
+        };
+        Ok(RaftNode { inner: Arc::new(inner) })
+    }
+
+    /// Makes the gRPC service that the other peers call.
+    pub fn service(&self) -> RaftServer<RaftService> {
+        let options = &self.inner.options;
+        RaftService::server(self.inner.raft.clone(), options.cluster.clone(), options.node.0)
+    }
+
+    /// Gives Raft's own runtime, to serve [`RaftNode::service`] where no front door keeps it waiting. What runs there
+    /// ends with the node; none after [`RaftNode::shutdown`].
+    pub fn runtime(&self) -> Option<Handle> {
+        lock(&self.inner.runtime).as_ref().map(|runtime| runtime.handle().clone())
+    }
+
+    /// Says why this node takes no part any more; none while it does.
+    pub fn stopped(&self) -> Option<String> {
+        self.inner.status.borrow().stopped.clone()
+    }
+
+    /// Ends the node: openraft first, then the thread that writes the log. What was acknowledged is on the disk.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a node that ends by and by.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not end in good order");
+        }
+        let runtime = lock(&self.inner.runtime).take();
+        let log_thread = lock(&self.inner.log_thread).take();
+        let ended = tokio::task::spawn_blocking(move || {
+            drop(runtime);
+            log_thread.map(JoinHandle::join)
+        });
+        if !matches!(ended.await, Ok(None | Some(Ok(())))) {
+            tracing::warn!("the log's thread did not end in good order");
+        }
+    }
+
+    async fn propose_entry(&self, commands: Vec<Command>) -> Result<Proposed, ProposeError> {
+        check_entry(&commands)?;
+        let count = commands.len();
+        let written = self.inner.raft.client_write(Commands::new(commands)).await;
+        let written = written.map_err(propose_error)?;
+        debug_assert_eq!(written.data.len(), count);
+        Ok(Proposed { log_index: LogIndex(written.log_id.index()), replies: written.data })
+    }
+}
+
+impl Log for RaftNode {
+    fn propose(&self, commands: Vec<Command>) -> BoxFuture<'_, Result<Proposed, ProposeError>> {
+        Box::pin(self.propose_entry(commands))
+    }
+
+    fn status(&self) -> watch::Receiver<RaftStatus> {
+        self.inner.status.clone()
+    }
+
+    fn view(&self) -> watch::Receiver<View> {
+        self.inner.view.clone()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(runtime) = lock(&self.runtime).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A runtime that may be dropped where blocking is not allowed.
+struct RuntimeGuard(Option<Runtime>);
+
+impl RuntimeGuard {
+    fn handle(&self) -> Handle {
+        self.0.as_ref().expect("held until it is kept").handle().clone()
+    }
+
+    fn keep(mut self) -> Option<Runtime> {
+        self.0.take()
+    }
+}
+
+impl Drop for RuntimeGuard {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn runtime(options: &RaftOptions) -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.threads)
+        .thread_name(format!("raft-{}", options.node))
+        .enable_all()
+        .build()
+}
+
+struct Loaded {
+    log: LogStorage,
+    log_thread: JoinHandle<()>,
+    machine: (StateMachine, watch::Receiver<View>),
+}
+
+fn load(store: &Arc<dyn Store>, identity: &Identity) -> Result<Loaded, StartError> {
+    identity::claim(store.as_ref(), identity)?;
+    let (shelf, meta, state) = Shelf::open(store)?;
+    let (log, log_thread) = LogStorage::open(store)?;
+    if log.purged() > meta.last_log_id {
+        let purged = log.purged().map_or(0, |id| id.index());
+        let reason = format!("the log was purged through {purged}, no snapshot goes that far");
+        let (place, at) = (store.place(Tree::State), "snapshot".to_owned());
+        return Err(LoadError::Corrupt { place, at, reason }.into());
+    }
+    let machine = StateMachine::new(shelf, meta, state);
+    Ok(Loaded { log, log_thread, machine })
+}
+
+fn spawn_status(
+    handle: &Handle,
+    raft: &Raft,
+    options: &RaftOptions,
+    log_bytes: LogBytes,
+) -> watch::Receiver<RaftStatus> {
+    let first = RaftStatus { node: options.node, ..RaftStatus::default() };
+    let (sender, receiver) = watch::channel(first);
+    let (raft, metrics) = (raft.clone(), raft.metrics());
+    handle.spawn(status::publish(raft, metrics, options.clone(), log_bytes, sender));
+    receiver
+}
+
+fn check_entry(commands: &[Command]) -> Result<(), ProposeError> {
+    let refused = |reason: String| Err(ProposeError::Refused(reason));
+    if commands.is_empty() || commands.len() > limits::ENTRY_COMMANDS_MAX {
+        let (count, max) = (commands.len(), limits::ENTRY_COMMANDS_MAX);
+        return refused(format!("{count} commands are not 1 to {max}"));
+    }
+    let commands = commands.iter().map(codec::command_to_proto).collect();
+    let bytes = pb::Commands { commands }.encoded_len();
+    if bytes > limits::ENTRY_BYTES_MAX {
+        let max = limits::ENTRY_BYTES_MAX;
+        return refused(format!("the entry has {bytes} bytes, more than {max}"));
+    }
+    Ok(())
+}
+
+fn propose_error(
+    error: RaftError<super::types::TypeConfig, ClientWriteError<super::types::TypeConfig>>,
+) -> ProposeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            ProposeError::NotLeader { leader: leader_of(forward) }
+        }
+        RaftError::APIError(discarded @ ClientWriteError::LogEntryDiscarded(_)) => {
+            ProposeError::Unknown(discarded.to_string())
+        }
+        RaftError::APIError(other) => ProposeError::Unknown(other.to_string()),
+        RaftError::Fatal(fatal) => ProposeError::Stopped(fatal.to_string()),
+    }
+}
+
+pub(super) fn leader_of(
+    forward: ForwardToLeader<super::types::TypeConfig>,
+) -> Option<(NodeId, String)> {
+    Some((NodeId(forward.leader_id?), forward.leader_node?))
+}
+
+fn raft_error(error: &dyn std::fmt::Display) -> StartError {
+    StartError::Raft(error.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,93 @@
+//! How a Raft node runs.
+
+use atelier_state::NodeId;
+
+/// How a Raft node runs. All nodes of a cluster should have the same timing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftOptions {
+    /// This node, from 1. An id is never used again, not even for the same machine with an empty disk: a node that
+    /// forgot its vote may vote twice.
+    pub node: NodeId,
+    /// The cluster's name. Requests of another cluster are refused, and so is a directory of another cluster.
+    pub cluster: String,
+    /// Where the others reach this node, `http://host:port`.
+    pub address: String,
+    /// Milliseconds between two heartbeats; default 100. Lower finds a dead leader sooner and costs more.
+    pub heartbeat_ms: u64,
+    /// The shortest election timeout in milliseconds; default 400. More than two heartbeats.
+    pub election_ms_min: u64,
+    /// The longest election timeout in milliseconds; default 800, above the shortest. A dead leader is replaced
+    /// after about this and another election timeout.
+    pub election_ms_max: u64,
+    /// Entries between two snapshots; default 5,000. Fewer make a start quicker and write more.
+    pub snapshot_entries: u64,
+    /// Bytes of entries in memory above which a snapshot is made early; default 64 MiB.
+    pub snapshot_log_bytes: u64,
+    /// Entries that are kept behind a snapshot for followers that lag; default 2,000.
+    pub entries_kept: u64,
+    /// Threads of Raft's own runtime; default 2.
+    pub threads: usize,
+}
+
+impl RaftOptions {
+    /// Makes options with the defaults.
+    pub fn new(
+        node: NodeId,
+        cluster: impl Into<String>,
+        address: impl Into<String>,
+    ) -> RaftOptions {
+        RaftOptions {
+            node,
+            cluster: cluster.into(),
+            address: address.into(),
+            heartbeat_ms: 100,
+            election_ms_min: 400,
+            election_ms_max: 800,
+            snapshot_entries: 5_000,
+            snapshot_log_bytes: 64 * 1024 * 1024,
+            entries_kept: 2_000,
+            threads: 2,
+        }
+    }
+
+    /// Gives openraft's configuration, every option that matters said out loud.
+    ///
+    /// # Errors
+    /// Says which options contradict one another.
+    pub(super) fn config(&self) -> Result<openraft::Config, String> {
+        if self.node.0 == 0 {
+            return Err("node 0 is nobody; number nodes from 1".to_owned());
+        }
+        if self.threads == 0 || self.snapshot_entries == 0 || self.heartbeat_ms == 0 {
+            return Err("threads, snapshot_entries and heartbeat_ms must be above 0".to_owned());
+        }
+        openraft::Config {
+            cluster_name: self.cluster.clone(),
+            heartbeat_interval: self.heartbeat_ms,
+            heartbeat_min_interval: Some(0),
+            election_timeout_min: self.election_ms_min,
+            election_timeout_max: self.election_ms_max,
+            enable_pre_vote: Some(true),
+            // A leader that restarts would lead with a state machine that is behind what it had answered.
+            enable_leader_restore: Some(false),
+            // A node that lost its disk must not be taken for one that lags.
+            allow_log_reversion: Some(false),
+            install_snapshot_timeout: 120_000,
+            max_payload_entries: 256,
+            max_append_entries: Some(1024),
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_entries),
+            max_in_snapshot_log_to_keep: self.entries_kept,
+            // A follower that lags by less than what is kept never needs a snapshot.
+            replication_lag_threshold: self.snapshot_entries * 2 + self.entries_kept,
+            purge_batch_size: (self.entries_kept / 4).clamp(1, 256),
+            api_channel_size: Some(4096),
+            api_batch_capacity: 1024,
+            notification_channel_size: Some(65536),
+            state_machine_channel_size: Some(1024),
+            backoff: "200ms".to_owned(),
+            ..openraft::Config::default()
+        }
+        .validate()
+        .map_err(|error| error.to_string())
+    }
+}

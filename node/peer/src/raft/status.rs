@@ -1,0 +1,103 @@
+//! openraft's metrics as a status, published whenever it changes.
+
+use super::log_storage::LogBytes;
+use super::options::RaftOptions;
+use super::types::{LogId, Raft, TypeConfig};
+use crate::ports::RaftStatus;
+use atelier_state::{LogIndex, NodeId};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{Instant, RaftMetrics, ServerState};
+use std::time::Duration;
+use tokio::sync::watch;
+
+type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
+
+/// Publishes the status until openraft has stopped, and makes a snapshot early where the log grows large.
+pub(super) async fn publish(
+    raft: Raft,
+    mut metrics: Metrics,
+    options: RaftOptions,
+    log_bytes: LogBytes,
+    status: watch::Sender<RaftStatus>,
+) {
+    // What a quorum said grows old without any other change.
+    let mut age = tokio::time::interval(Duration::from_millis(options.heartbeat_ms));
+    age.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut asked_at = None;
+    loop {
+        let stopped = tokio::select! {
+            changed = metrics.changed() => changed.is_err(),
+            _ = age.tick() => false,
+        };
+        let current = metrics.borrow_and_update().clone();
+        let mut next = status_of(&current, &options);
+        if stopped && next.stopped.is_none() {
+            next.stopped = Some("it was shut down".to_owned());
+        }
+        status.send_if_modified(|status| {
+            let modified = *status != next;
+            if modified {
+                tell(status, &next);
+                *status = next.clone();
+            }
+            modified
+        });
+        if next.stopped.is_some() {
+            return;
+        }
+        let snapshot = current.snapshot.map(|id| id.index());
+        if log_bytes.get() > options.snapshot_log_bytes
+            && asked_at != Some(snapshot)
+            && current.last_applied > current.snapshot
+        {
+            // Once for each snapshot: what is kept behind it may be large by itself.
+            asked_at = Some(snapshot);
+            if let Err(error) = raft.trigger().snapshot().await {
+                tracing::warn!(%error, "a snapshot could not be asked for");
+            }
+        }
+    }
+}
+
+/// Logs what an operator wants to know: who leads, who belongs to it, and whether this node still takes part.
+fn tell(before: &RaftStatus, now: &RaftStatus) {
+    let node = now.node.0;
+    if (before.leader, before.is_leader) != (now.leader, now.is_leader) {
+        let leader = now.leader.map(|leader| leader.0);
+        tracing::info!(node, term = now.term, leader, leads = now.is_leader, "the leader changed");
+    }
+    if (&before.voters, &before.learners) != (&now.voters, &now.learners) {
+        tracing::info!(node, voters = ?now.voters, learners = ?now.learners, "the members changed");
+    }
+    if let Some(reason) = &now.stopped {
+        tracing::error!(node, reason, "this node takes no part any more");
+    }
+}
+
+fn status_of(metrics: &RaftMetrics<TypeConfig>, options: &RaftOptions) -> RaftStatus {
+    let index = |id: Option<LogId>| LogIndex(id.map_or(0, |id| id.index()));
+    let membership = metrics.membership_config.membership();
+    let leads = metrics.state == ServerState::Leader;
+    let leader = metrics.vote.leader_id();
+    let current = metrics.last_applied.is_some_and(|id| id.committed_leader_id() == leader);
+    let lease = Duration::from_millis(options.election_ms_max);
+    let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() <= lease);
+    let nodes = |ids: &mut dyn Iterator<Item = u64>| ids.map(NodeId).collect();
+    let replication = metrics.replication.iter().flatten();
+    RaftStatus {
+        node: options.node,
+        leader: metrics.current_leader.map(NodeId),
+        is_leader: leads && current,
+        term: metrics.current_term,
+        last_log: LogIndex(metrics.last_log_index.unwrap_or(0)),
+        committed: index(metrics.local_committed),
+        applied: index(metrics.last_applied),
+        voters: nodes(&mut membership.voter_ids()),
+        learners: nodes(&mut membership.learner_ids()),
+        addresses: membership.nodes().map(|(id, at)| (NodeId(*id), at.clone())).collect(),
+        matched: replication.map(|(id, matched)| (NodeId(*id), index(*matched))).collect(),
+        quorum_acked: leads && acked,
+        stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+    }
+}

@@ -1,0 +1,112 @@
+//! Whose directory this is. A directory serves one node of one cluster for ever.
+//!
+//! Each tree holds the identity, and is refused under another one: a directory that was copied to another node would
+//! vote twice, and one of another cluster would bring its log along. A tree without an identity beside one with an
+//! identity has lost its contents, for example through truncation, and is refused as well.
+
+use super::LoadError;
+use super::frame;
+use crate::ports::{Batch, Store, StoreError, Tree};
+use atelier_state::NodeId;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+const KEY: &[u8] = b"identity";
+
+/// A node of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// The cluster's name.
+    pub cluster: String,
+}
+
+/// Why a store is not this node's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// It is another node's.
+    #[error(
+        "{place} belongs to node {} of cluster `{}`, not to node {} of cluster `{}`; give each node a directory of its own",
+        .found.node, .found.cluster, .expected.node, .expected.cluster
+    )]
+    Other {
+        /// Which tree.
+        place: String,
+        /// Whose it is.
+        found: Identity,
+        /// Who asked.
+        expected: Identity,
+    },
+}
+
+/// Claims a store for a node: a new one is marked, an old one must bear the mark. Blocks.
+///
+/// # Errors
+/// - [`IdentityError::Other`]: another node's directory was given; correct the configuration.
+/// - [`IdentityError::Load`]: the mark is damaged, missing from one tree, or cannot be written.
+pub fn claim(store: &dyn Store, identity: &Identity) -> Result<(), IdentityError> {
+    let found = Tree::ALL.map(|tree| read(store, tree).map(|found| (tree, found)));
+    let mut marked = 0;
+    let mut unmarked = Vec::new();
+    for result in found {
+        match result? {
+            (tree, Some(found)) if found != *identity => {
+                let (place, expected) = (store.place(tree), identity.clone());
+                return Err(IdentityError::Other { place, found, expected });
+            }
+            (_, Some(_)) => marked += 1,
+            (tree, None) => unmarked.push(tree),
+        }
+    }
+    for tree in unmarked {
+        // The state is marked last, so a crash between the two leaves the log marked and the state empty.
+        if !is_empty(store, tree)? || (marked > 0 && tree == Tree::Log) {
+            return Err(lost(store, tree).into());
+        }
+        let mut batch = Batch::new();
+        batch.set(KEY, frame::seal(KEY, &encode(identity)));
+        store.write(tree, batch).map_err(LoadError::Store)?;
+    }
+    Ok(())
+}
+
+fn is_empty(store: &dyn Store, tree: Tree) -> Result<bool, LoadError> {
+    Ok(store.scan(tree, b"", &[u8::MAX; 2], 1)?.is_empty())
+}
+
+fn lost(store: &dyn Store, tree: Tree) -> LoadError {
+    LoadError::Corrupt {
+        place: store.place(tree),
+        at: "identity".to_owned(),
+        reason: "the tree has lost the mark of the node it belongs to".to_owned(),
+    }
+}
+
+fn read(store: &dyn Store, tree: Tree) -> Result<Option<Identity>, LoadError> {
+    let corrupt = |reason: String| LoadError::Corrupt {
+        place: store.place(tree),
+        at: "identity".to_owned(),
+        reason,
+    };
+    // A store that fails to be read is the store's error, not damage of the mark.
+    let value = store.read(tree, KEY).map_err(|error: StoreError| LoadError::Store(error))?;
+    let Some(value) = value else { return Ok(None) };
+    let body = frame::open(KEY, &value).map_err(|error| corrupt(error.to_string()))?;
+    decode(body).map(Some).ok_or_else(|| corrupt("not an identity".to_owned()))
+}
+
+fn encode(identity: &Identity) -> BytesMut {
+    let mut body = BytesMut::new();
+    body.put_u64(identity.node.0);
+    body.put_slice(identity.cluster.as_bytes());
+    body
+}
+
+fn decode(mut body: Bytes) -> Option<Identity> {
+    let node = NodeId(body.try_get_u64().ok()?);
+    let cluster = String::from_utf8(body.to_vec()).ok()?;
+    Some(Identity { node, cluster })
+}

@@ -1,0 +1,76 @@
+//! Signs of life: to the leader, wherever it is, and to the own table while leading.
+//!
+//! Owns the rhythm, eight beats a lease time, and its own task, so that a slow leader delays
+//! nothing. A beat that takes longer than a quarter of the lease time is given up: the next one
+//! says more.
+
+use super::{LeaseKey, SupervisorParts, SupervisorSettings};
+use crate::liveness::Beat;
+use crate::ports::Purpose;
+use atelier_proto::peer::v1::{BeatRequest, RunningLease};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What a beat says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Signs {
+    pub(super) incarnation: u64,
+    pub(super) running: Vec<LeaseKey>,
+}
+
+pub(super) async fn run(
+    parts: SupervisorParts,
+    settings: SupervisorSettings,
+    signs: watch::Receiver<Signs>,
+    end: CancellationToken,
+) {
+    let mut status = parts.log.status();
+    loop {
+        let leader = status.borrow_and_update().leader;
+        let said = signs.borrow().clone();
+        tokio::select! {
+            biased;
+            () = end.cancelled() => return,
+            () = beat(&parts, &settings, said) => {}
+            () = parts.clock.sleep(settings.lease / 4) => {}
+        }
+        tokio::select! {
+            biased;
+            () = end.cancelled() => return,
+            // A new leader hears of everybody at once.
+            Ok(_) = status.wait_for(|status| status.leader != leader) => {}
+            () = parts.clock.sleep(settings.lease / 8) => {}
+        }
+    }
+}
+
+async fn beat(parts: &SupervisorParts, settings: &SupervisorSettings, signs: Signs) {
+    let leader = {
+        let status = parts.log.status();
+        let status = status.borrow();
+        let Some(leader) = status.leader else { return };
+        (leader != settings.node).then(|| status.addresses.get(&leader).cloned())
+    };
+    let Signs { incarnation, running } = signs;
+    let Some(address) = leader else {
+        let beat = Beat { node: settings.node, incarnation, running };
+        parts.liveness.beat(parts.clock.now(), beat);
+        return;
+    };
+    let Some(Ok(mut peer)) = address.map(|address| parts.lines.peer(&address, Purpose::Control))
+    else {
+        return;
+    };
+    let running = running
+        .into_iter()
+        .map(|(job, token)| RunningLease { job: job.to_bytes().to_vec().into(), token: token.0 });
+    let request = BeatRequest {
+        cluster: settings.cluster.clone(),
+        node: settings.node.0,
+        incarnation,
+        running: running.collect(),
+    };
+    if let Err(error) = peer.beat(request).await {
+        tracing::debug!(node = %settings.node, code = ?error.code(), "a beat was not heard");
+    }
+}

@@ -1,0 +1,11 @@
+//! The loops of a peer with a perfect log: workers, leader, proposer, artifacts, progress, engine
+//! link.
+#![allow(missing_docs, clippy::unwrap_used, unreachable_pub)]
+
+mod artifacts;
+mod engine_link;
+mod progress;
+mod proposer;
+mod service;
+mod support;
+mod worker;

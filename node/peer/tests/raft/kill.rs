@@ -1,0 +1,158 @@
+//! What was acknowledged outlives a process that is killed at any moment, while it opens its store too.
+
+use crate::harness::{PATIENCE, open};
+use crate::ports::assert_no_blobs;
+use atelier_peer::ports::{Entropy, Store};
+use atelier_peer::real::SystemEntropy;
+use atelier_peer::storage::log::{self, Hard, LogImage, LogWriter};
+use bytes::Bytes;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const ROUNDS: u32 = 30;
+/// The child runs for a random time below this.
+const ROUND_MS_MAX: u64 = 300;
+const ENTRIES_KEPT: u64 = 400;
+const DIRECTORY: &str = "ATELIER_TEST_KILL_DIRECTORY";
+/// Where the child notes what was acknowledged, if not in the directory: a power cut would take that note too.
+const ACKED_FILE: &str = "ATELIER_TEST_KILL_ACKED";
+const VERIFY: &str = "ATELIER_TEST_KILL_VERIFY";
+
+#[test]
+fn nothing_acknowledged_is_lost_when_a_process_is_killed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let entropy = SystemEntropy::open().expect("a source of entropy");
+    let (mut entries, mut silent) = (0, 0);
+    for round in 0..ROUNDS {
+        let acked_before = acked(directory.path());
+        let after = Duration::from_millis(random_below(&entropy, ROUND_MS_MAX));
+        // Every other round comes as far as an acknowledgement, the others may end while the store is opened.
+        run_and_kill(directory.path(), after, (round % 2 == 0).then_some(acked_before));
+        let acked = acked(directory.path());
+        let image = log::load(&open(&directory.path().join("store"))).expect("load");
+        let last = image.entries.last().map_or(0, |(index, _)| *index);
+        assert!(last >= acked, "round {round}: {acked} was acknowledged, {last} is the last");
+        check(&image, acked);
+        entries += acked - acked_before;
+        silent += u32::from(acked == acked_before);
+    }
+    println!(
+        "{ROUNDS} kills, {entries} entries acknowledged, none lost; \
+         {silent} kills came before the first acknowledgement of their round"
+    );
+    assert!(entries > 0, "no round came as far as an acknowledgement");
+    assert_no_blobs(&directory.path().join("store"));
+}
+
+fn run_and_kill(directory: &Path, after: Duration, above: Option<u64>) {
+    let this = std::env::current_exe().expect("this program");
+    let mut child = Command::new(this)
+        .args(["--exact", "kill::child", "--nocapture"])
+        .env(DIRECTORY, directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("spawn");
+    let started = Instant::now();
+    while above.is_some_and(|above| acked(directory) <= above) && started.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(after);
+    let ended = child.try_wait().expect("wait");
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("read");
+    assert!(ended.is_none(), "the child ended by itself: {said}");
+}
+
+/// Looks at what a power cut left; for a driver that cuts the power of the child's disk.
+#[test]
+fn verify() {
+    let Some(directory) = std::env::var_os(VERIFY) else { return };
+    let directory = Path::new(&directory);
+    let image = log::load(&open(&directory.join("store"))).expect("load");
+    let (acked, last) = (acked(directory), image.entries.last().map_or(0, |(index, _)| *index));
+    println!("acknowledged {acked}, last {last}");
+    assert!(last >= acked, "{acked} was acknowledged, {last} is the last");
+    check(&image, acked);
+}
+
+fn check(image: &LogImage, acked: u64) {
+    for (index, body) in &image.entries {
+        assert_eq!(*body, entry(*index), "entry {index}");
+    }
+    for pair in image.entries.windows(2) {
+        assert_eq!(pair[0].0 + 1, pair[1].0, "an entry is missing");
+    }
+    // The child votes for the index that it will append next.
+    let vote = image.hard.get(&Hard::Vote).map_or(0, number);
+    assert!(vote > acked || acked == 0, "the vote went back to {vote}, below {acked}");
+    let purged = image.hard.get(&Hard::Purged).map_or(0, number);
+    let first = image.entries.first().map_or(1, |(index, _)| *index);
+    assert!(first <= purged + 1, "{first} is the first, only {purged} were purged");
+}
+
+fn number(bytes: &Bytes) -> u64 {
+    u64::from_be_bytes(bytes[..].try_into().expect("a number"))
+}
+
+/// Mostly small, at times nearly as large as they may be.
+fn entry(index: u64) -> Bytes {
+    let size = if index.is_multiple_of(97) { 48 * 1024 } else { 8 + (index % 600) as usize };
+    let filler = std::iter::repeat_n(index as u8, size);
+    index.to_be_bytes().into_iter().chain(filler).collect()
+}
+
+fn acked_file(directory: &Path) -> PathBuf {
+    std::env::var_os(ACKED_FILE).map_or_else(|| directory.join("acked"), PathBuf::from)
+}
+
+fn acked(directory: &Path) -> u64 {
+    let Ok(text) = std::fs::read_to_string(acked_file(directory)) else { return 0 };
+    // The last line may be half written.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().last().map_or(0, |line| line.parse().expect("a number"))
+}
+
+fn random_below(entropy: &SystemEntropy, below: u64) -> u64 {
+    let mut bytes = [0; 8];
+    entropy.fill(&mut bytes);
+    u64::from_be_bytes(bytes) % below
+}
+
+/// Not a test by itself: what the other one kills.
+#[test]
+fn child() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let directory = Path::new(&directory);
+    let mut acked = OpenOptions::new().create(true).append(true).open(acked_file(directory));
+    let acked = acked.as_mut().expect("open");
+    let store: Arc<dyn Store> = Arc::new(open(&directory.join("store")));
+    let image = log::load(store.as_ref()).expect("load");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(append_for_ever(store, &image, acked));
+}
+
+async fn append_for_ever(store: Arc<dyn Store>, image: &LogImage, acked: &mut File) {
+    let mut next = image.entries.last().map_or(0, |(index, _)| *index) + 1;
+    let purged = image.hard.get(&Hard::Purged).map(number);
+    let (writer, _thread) = LogWriter::start(store, image.extent(purged)).expect("start");
+    loop {
+        let end = next + 1 + next % 23;
+        writer.put(Hard::Vote, end.to_be_bytes().to_vec().into()).await.expect("vote");
+        let entries = (next..end).map(|index| (index, entry(index))).collect();
+        let (done, result) = tokio::sync::oneshot::channel();
+        writer.append(entries, Box::new(|result| drop(done.send(result)))).await;
+        if let Some(through) = end.checked_sub(ENTRIES_KEPT) {
+            writer.purge(through, through.to_be_bytes().to_vec().into()).await;
+        }
+        result.await.expect("the writer answers").expect("append");
+        writeln!(acked, "{}", end - 1).expect("write");
+        next = end;
+    }
+}

@@ -1,0 +1,11 @@
+//! Raft over real sockets and real disks.
+
+mod cluster;
+mod damage;
+mod harness;
+mod kill;
+mod ports;
+mod speed;
+mod start;
+mod store;
+mod writer;

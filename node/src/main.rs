@@ -1,0 +1,80 @@
+//! The daemon `atelierd`: a peer of the cluster, or the engine that a peer starts.
+//!
+//! Owns the process: arguments, log, signals, exit codes. It must not know what a peer does.
+
+mod cli;
+mod engine;
+
+use anyhow::{Context, Result};
+use atelier_peer::config::Config;
+use atelier_peer::peer::{RunError, Signals, run};
+use clap::Parser;
+use cli::{Cli, Command, Engine, Start};
+use std::io::{IsTerminal, stderr};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// A configuration or an argument is wrong.
+const USAGE: u8 = 2;
+/// A second signal ended the peer while it was leaving.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Start(arguments) => start(&arguments),
+        Command::Engine(arguments) => serve_engine(&arguments),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn start(arguments: &Start) -> Result<ExitCode> {
+    let sources = arguments.sources()?;
+    if arguments.print_config {
+        print!("{}", Config::read(&sources).0.to_commented_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = match Config::load(&sources) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("error: {faults}\nhint: `atelierd start --print-config` explains every key");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    log_to_stderr(&config.log)?;
+    let engine = config.engine.enabled.then(|| cli::engine_command(&config)).transpose()?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
+    let ended = runtime.block_on(async {
+        // Before anything that takes long: a signal must never find the default handler.
+        let signals = Signals::install().context("cannot take over signals")?;
+        match run(config, signals, engine).await {
+            Err(RunError::Impatient) => Ok(ExitCode::from(INTERRUPTED)),
+            ended => Ok(ended.map(|()| ExitCode::SUCCESS)?),
+        }
+    });
+    // Nothing is waited for: what must be on the disk is there.
+    runtime.shutdown_background();
+    ended
+}
+
+fn serve_engine(arguments: &Engine) -> Result<ExitCode> {
+    // The peer puts these lines into its own log, with its own times.
+    let log = tracing_subscriber::fmt().with_env_filter(filter(&arguments.log)?);
+    log.with_writer(stderr).without_time().with_ansi(false).init();
+    engine::run(&arguments.model, arguments.backend)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log_to_stderr(text: &str) -> Result<()> {
+    let log = tracing_subscriber::fmt().with_env_filter(filter(text)?).with_writer(stderr);
+    log.with_ansi(stderr().is_terminal()).init();
+    Ok(())
+}
+
+/// A later directive outranks an earlier one, so whoever wants to hear more of openraft can.
+fn filter(text: &str) -> Result<EnvFilter> {
+    let all = format!("openraft=warn,{text}");
+    EnvFilter::try_new(all).with_context(|| format!("log filter `{text}`"))
+}

@@ -1,0 +1,324 @@
+//! Clusters of real processes on loopback, for the end-to-end tests and the benchmarks.
+//!
+//! Owns the processes that it starts and ends every one of them by its pid. What is waited for is an
+//! observed state with a deadline, never a time.
+
+#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use atelier_client::{Client, Event, Job, JobId, Options, Phase, Submission, TextToImage};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long a peer may take until it says that it is ready; debug builds and loaded machines are slow.
+const READY: Duration = Duration::from_secs(120);
+/// How long anything else may take that a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// The lease time of test clusters: short, so that tests are.
+pub const LEASE_MS: u64 = 2_000;
+
+/// What is the same in all peers of a test cluster.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub peers: u64,
+    pub engine: bool,
+    pub model: PathBuf,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("diffusion/toy/model");
+        Self { peers: 3, engine: true, model }
+    }
+}
+
+/// A cluster; its processes end with it.
+pub struct Cluster {
+    pub setup: Setup,
+    pub peers: BTreeMap<u64, Peer>,
+    directory: TempDir,
+}
+
+/// One peer, running or not.
+pub struct Peer {
+    pub id: u64,
+    pub http: u16,
+    pub grpc: u16,
+    config: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts the peers and returns when each is ready.
+    pub fn start(setup: Setup) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut peers = BTreeMap::new();
+        let ports = free_ports(2 * setup.peers as usize);
+        for (id, ports) in (1..=setup.peers).zip(ports.chunks(2)) {
+            let (config, log) = (
+                directory.path().join(format!("{id}.toml")),
+                directory.path().join(format!("{id}.log")),
+            );
+            peers.insert(id, Peer { id, http: ports[0], grpc: ports[1], config, log, child: None });
+        }
+        let mut cluster = Self { setup, peers, directory };
+        for id in cluster.ids() {
+            let text = cluster.config_of(id);
+            fs::write(&cluster.peers[&id].config, text).expect("write a configuration");
+        }
+        cluster.start_all();
+        cluster
+    }
+
+    pub fn ids(&self) -> Vec<u64> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// Starts every peer that does not run, side by side, and waits until all are ready.
+    pub fn start_all(&mut self) {
+        let waiting: Vec<_> = self
+            .peers
+            .values_mut()
+            .filter(|peer| peer.child.is_none())
+            .map(|peer| (peer.id, peer.spawn()))
+            .collect();
+        for (id, ready) in waiting {
+            if ready.recv_timeout(READY).is_err() {
+                panic!("peer {id} is not ready:\n{}", self.log_of(id));
+            }
+        }
+    }
+
+    /// Starts one peer again without waiting.
+    pub fn start_one(&mut self, id: u64) {
+        drop(self.peers.get_mut(&id).unwrap().spawn());
+    }
+
+    /// Ends a peer as a power switch would end its process.
+    pub fn kill(&mut self, id: u64) {
+        let mut child = self.peers.get_mut(&id).unwrap().child.take().expect("the peer runs");
+        child.kill().expect("kill -9");
+        child.wait().expect("it ends");
+    }
+
+    /// Ends all peers before any is waited for.
+    pub fn kill_all(&mut self) {
+        let mut children: Vec<Child> =
+            self.peers.values_mut().filter_map(|peer| peer.child.take()).collect();
+        children.iter_mut().for_each(|child| child.kill().expect("kill -9"));
+        children.iter_mut().for_each(|child| drop(child.wait().expect("it ends")));
+    }
+
+    /// Freezes a peer and the engine that it owns.
+    pub fn freeze(&self, id: u64) {
+        self.signal_family(id, Signal::STOP);
+    }
+
+    /// Lets a frozen peer go on.
+    pub fn thaw(&self, id: u64) {
+        self.signal_family(id, Signal::CONT);
+    }
+
+    fn signal_family(&self, id: u64, signal: Signal) {
+        let pid = self.pid(id);
+        for pid in [vec![pid], children_of(pid)].concat() {
+            let pid = Pid::from_raw(pid as i32).expect("a pid is not 0");
+            kill_process(pid, signal).expect("a signal to a process of ours");
+        }
+    }
+
+    pub fn pid(&self, id: u64) -> u32 {
+        self.peers[&id].child.as_ref().expect("the peer runs").id()
+    }
+
+    /// The pids of the engines that a peer has.
+    pub fn engines(&self, id: u64) -> Vec<u32> {
+        children_of(self.pid(id))
+    }
+
+    pub fn address(&self, id: u64) -> String {
+        format!("http://127.0.0.1:{}", self.peers[&id].grpc)
+    }
+
+    /// A client that knows all peers.
+    pub fn client(&self) -> Client {
+        let addresses: Vec<String> = self.ids().into_iter().map(|id| self.address(id)).collect();
+        Client::connect(addresses, patient()).expect("addresses are well formed")
+    }
+
+    /// A client that knows one peer alone.
+    pub fn client_of(&self, id: u64) -> Client {
+        let options = Options { learn_members: false, ..patient() };
+        Client::connect([self.address(id)], options).expect("an address is well formed")
+    }
+
+    pub fn log_of(&self, id: u64) -> String {
+        fs::read_to_string(&self.peers[&id].log).unwrap_or_default()
+    }
+
+    /// Who leads, once the peers that answer agree on one that runs.
+    pub async fn leader(&self) -> u64 {
+        let running: Vec<u64> =
+            self.peers.values().filter(|p| p.child.is_some()).map(|p| p.id).collect();
+        let start = Instant::now();
+        loop {
+            let mut leaders = Vec::new();
+            for id in &running {
+                let options = Options {
+                    deadline: Duration::from_secs(1),
+                    retries_max: 1,
+                    learn_members: false,
+                    ..Options::default()
+                };
+                let client = Client::connect([self.address(*id)], options).unwrap();
+                leaders.extend(client.status().await.ok().and_then(|status| status.leader));
+            }
+            let agreed = leaders.first().copied().filter(|l| leaders.iter().all(|o| o == l));
+            if let Some(leader) = agreed.filter(|l| leaders.len() > 1 && running.contains(l)) {
+                return leader;
+            }
+            assert!(start.elapsed() < PATIENCE, "no leader: {leaders:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn config_of(&self, id: u64) -> String {
+        let peer = &self.peers[&id];
+        let peers: Vec<String> = self
+            .ids()
+            .into_iter()
+            .map(|id| format!("{{ id = {id}, address = \"{}\" }}", self.address(id)))
+            .collect();
+        let data = self.directory.path().join(format!("data-{id}"));
+        format!(
+            "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = \"info\"\npeers = [{peers}]\n\
+             [listen]\nhttp = \"127.0.0.1:{http}\"\ngrpc = \"127.0.0.1:{grpc}\"\n\
+             [jobs]\nlease_ms = {LEASE_MS}\n\
+             [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = 1\nbackend = \"cpu\"\n",
+            peers = peers.join(", "),
+            http = peer.http,
+            grpc = peer.grpc,
+            engine = self.setup.engine,
+            model = self.setup.model,
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for peer in self.peers.values_mut() {
+            if let Some(mut child) = peer.child.take() {
+                // A frozen process takes SIGKILL too.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if std::thread::panicking() {
+            for id in self.ids() {
+                eprintln!("--- log of peer {id}\n{}", tail(&self.log_of(id), 60));
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Starts the process; the receiver hears when it is ready.
+    fn spawn(&mut self) -> mpsc::Receiver<()> {
+        let log = File::options().append(true).create(true).open(&self.log).expect("a log file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_atelierd"))
+            .args(["start", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("start atelierd");
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        self.child = Some(child);
+        let (ready, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if line.starts_with("Running on local URL") {
+                    let _ = ready.send(());
+                }
+            }
+        });
+        heard
+    }
+}
+
+/// Options of a client that sees elections through.
+pub fn patient() -> Options {
+    Options { deadline: PATIENCE, watch_deadline: Some(PATIENCE), ..Options::default() }
+}
+
+/// A picture of the bundled model.
+pub fn picture(prompt: &str, seed: u64, steps: u32) -> Submission {
+    Submission::new(TextToImage { seed, steps, ..TextToImage::new(prompt) })
+}
+
+/// Follows a job until an event is as wanted.
+pub async fn until(client: &Client, job: JobId, wanted: impl Fn(&Event) -> bool) -> Event {
+    let mut watch = client.watch(job);
+    while let Some(event) = watch.next().await {
+        let event = event.expect("the watch goes on");
+        if wanted(&event) {
+            return event;
+        }
+        assert!(!event.job.phase.is_terminal(), "it ended before: {:?}", event.job);
+    }
+    panic!("the watch ended before the event")
+}
+
+/// Waits for the ends of jobs, in order.
+pub async fn ends(client: &Client, jobs: &[JobId]) -> Vec<Job> {
+    let mut ended = Vec::new();
+    for job in jobs {
+        ended.push(client.finish(*job, |_| ()).await.expect("an accepted job succeeds"));
+    }
+    ended
+}
+
+/// Whether a job is being drawn and has passed a step of denoising.
+pub fn denoising(event: &Event, step: u32) -> bool {
+    event.job.phase == Phase::Leased
+        && event.progress.as_ref().is_some_and(|p| p.stage.word() == "denoise" && p.step >= step)
+}
+
+/// The processes that a process has started and that still run.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let children = |task: std::fs::DirEntry| {
+        fs::read_to_string(task.path().join("children")).unwrap_or_default()
+    };
+    let lists: Vec<String> = tasks.flatten().map(children).collect();
+    lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|p| p.parse().ok()).collect()
+}
+
+/// Resident bytes of a process.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
+    line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    // All are held until the last is found, so that they differ.
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    held.iter().map(|listener| listener.local_addr().expect("its address").port()).collect()
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

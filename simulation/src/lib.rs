@@ -1,0 +1,26 @@
+//! The same composition with a simulated world.
+//!
+//! ```text
+//!   seed ──► Plan ──► rig ──► history ──► checkers ──► verdict
+//!            data      │      data          │            │
+//!                      ├─ world: time, randomness,       └─► timeline, one command to reproduce
+//!                      │  disks, engines
+//!                      └─ the product: state, deciding code
+//! ```
+//!
+//! Owns plans, worlds, histories and what must hold in them. It must not know how the product does
+//! what it does beyond its ports and its pure parts. One seed gives one run, on every machine: no
+//! module here asks the system for time, randomness or threads; only `main` looks at a watch.
+//!
+//! The first rig, `core`, drives the real state and the real deciding code of the leader over a
+//! perfect log. Rigs with Raft below, with connections and with processes take the same plans,
+//! histories and checkers.
+
+#![forbid(unsafe_code)]
+
+pub mod checkers;
+pub mod core;
+pub mod history;
+pub mod plan;
+pub mod timeline;
+pub mod world;
