@@ -113,7 +113,8 @@ async fn pictures(report: &mut Report) {
 
 /// Times of whole pictures in this process.
 fn engine_alone(setup: &Setup) -> Vec<Duration> {
-    let pipeline = AnyPipeline::load(BackendChoice::Cpu, &setup.model, &mut |_| ()).expect("a model");
+    let pipeline =
+        AnyPipeline::load(BackendChoice::Cpu, &setup.model, &mut |_| ()).expect("a model");
     let edge = pipeline.config().autoencoder.sample_size;
     let draw = |seed| {
         let prompt = PROMPT.to_owned();
@@ -269,7 +270,11 @@ async fn memory(report: &mut Report) {
     warm_up(&cluster.client(), 1).await;
     let engine = cluster.engines(1)[0];
     let value = format!("{} and its engine {}", megabytes(cluster.pid(1)), megabytes(engine));
-    report.row("resident memory of a peer with an engine", value, format!("model {model:.0} MiB on disk"));
+    report.row(
+        "resident memory of a peer with an engine",
+        value,
+        format!("model {model:.0} MiB on disk"),
+    );
 }
 
 fn directory_bytes(directory: &Path) -> u64 {

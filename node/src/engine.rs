@@ -45,13 +45,8 @@ fn load<W: Write>(
 ) -> Result<AnyPipeline> {
     let total = files_below(model)?.iter().map(|(_, bytes)| bytes).sum();
     let (mut before, mut told) = (0, 0);
-    let mut component = LoadProgress {
-        component: "",
-        tensors: 0,
-        tensors_total: 0,
-        bytes: 0,
-        bytes_total: 0,
-    };
+    let mut component =
+        LoadProgress { component: "", tensors: 0, tensors_total: 0, bytes: 0, bytes_total: 0 };
     let mut progress = |now: LoadProgress| {
         if now.component != component.component {
             before += component.bytes;

@@ -164,24 +164,36 @@ async fn a_cancelled_job_frees_its_worker() {
 async fn a_minority_refuses_and_says_so() {
     let mut cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
     let leader = cluster.leader().await;
-    for id in cluster.ids().into_iter().filter(|id| *id != leader) {
-        cluster.kill(id);
+    let followers: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    for (left, killed) in [(leader, followers.clone()), (followers[0], vec![leader, followers[1]])]
+    {
+        killed.iter().for_each(|id| cluster.kill(*id));
+        alone(&cluster, left).await;
+        cluster.start_all();
     }
+}
+
+/// Judges the one peer of three that is left.
+async fn alone(cluster: &Cluster, left: u64) {
     let options = atelier_client::Options {
         deadline: Duration::from_millis(2 * LEASE_MS),
         learn_members: false,
         ..Default::default()
     };
-    let client = atelier_client::Client::connect([cluster.address(leader)], options).unwrap();
+    let client = atelier_client::Client::connect([cluster.address(left)], options).unwrap();
     let error = client.submit(&picture(PROMPT, 1, 0)).await.expect_err("no majority, no promise");
-    assert!(!error.to_string().is_empty(), "{error}");
-    let alive = get(&cluster, leader, "/livez").await;
+    use atelier_client::Error::{Unavailable, UnknownOutcome};
+    assert!(matches!(error, Unavailable { .. } | UnknownOutcome { .. }), "{error}");
+    let alive = get(cluster, left, "/livez").await;
     assert_eq!(alive.0, 200, "the process lives without a quorum");
     let start = Instant::now();
-    while get(&cluster, leader, "/readyz").await.0 != 503 {
+    while get(cluster, left, "/readyz").await.0 != 503 {
         assert!(start.elapsed() < PATIENCE, "a peer without a quorum is not ready");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // A peer that refuses connections is asked again at a measured pace.
+    let lines = cluster.log_of(left).lines().count();
+    assert!(lines < 2_000, "the log of the last peer has {lines} lines");
 }
 
 #[tokio::test(flavor = "multi_thread")]

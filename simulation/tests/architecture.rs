@@ -62,7 +62,8 @@ fn the_workspace_has_the_allowed_edges_and_no_other() {
 /// Names of all packages that `root` reaches by ordinary and build dependencies.
 fn reach(metadata: &cargo_metadata::Metadata, root: &str) -> BTreeSet<String> {
     let resolve = metadata.resolve.as_ref().expect("metadata was asked for with dependencies");
-    let nodes: BTreeMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let nodes: BTreeMap<&PackageId, _> =
+        resolve.nodes.iter().map(|node| (&node.id, node)).collect();
     let start = &metadata
         .packages
         .iter()
@@ -101,10 +102,14 @@ fn the_cluster_and_its_simulation_cannot_reach_burn() {
 fn the_model_has_no_word_of_the_cluster() {
     let metadata = metadata();
     let reached = reach(&metadata, "atelier-diffusion");
-    for cluster in ["atelier-state", "atelier-peer", "atelier-proto", "tokio", "tonic", "openraft"] {
+    for cluster in ["atelier-state", "atelier-peer", "atelier-proto", "tokio", "tonic", "openraft"]
+    {
         assert!(!reached.contains(cluster), "atelier-diffusion reaches {cluster}");
     }
-    assert!(reached.contains("burn"), "the walk finds burn where it is, so it can find it elsewhere");
+    assert!(
+        reached.contains("burn"),
+        "the walk finds burn where it is, so it can find it elsewhere"
+    );
 }
 
 #[test]

@@ -49,7 +49,8 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
     for (start, line) in lines.iter().enumerate() {
         let body = line.trim_start();
         let head = body.split('(').next().unwrap_or_default();
-        let is_function = head.split_whitespace().any(|word| word == "fn") && !body.starts_with("//");
+        let is_function =
+            head.split_whitespace().any(|word| word == "fn") && !body.starts_with("//");
         if !is_function || body.ends_with(';') {
             continue;
         }
@@ -88,7 +89,8 @@ fn no_file_is_two_things() {
 #[test]
 fn nothing_is_left_to_do_and_no_test_is_skipped() {
     // Written apart, so that this file is not found by its own search.
-    let marks = [["to", "do!("], ["unimple", "mented!("], ["#[ig", "nore"], ["TO", "DO"], ["FIX", "ME"]];
+    let marks =
+        [["to", "do!("], ["unimple", "mented!("], ["#[ig", "nore"], ["TO", "DO"], ["FIX", "ME"]];
     for (name, text) in sources() {
         for mark in &marks {
             assert!(!text.contains(&mark.concat()), "{name} holds {}", mark.concat());
@@ -114,6 +116,9 @@ fn only_the_applier_applies_and_only_raft_knows_openraft() {
 fn unsafe_stays_in_the_engine() {
     for krate in ["proto", "node/state", "node/peer", "client", "simulation"] {
         let text = fs::read_to_string(root().join(krate).join("src/lib.rs")).expect("a crate root");
-        assert!(text.contains("#![forbid(unsafe_code)]"), "{krate}/src/lib.rs does not forbid unsafe");
+        assert!(
+            text.contains("#![forbid(unsafe_code)]"),
+            "{krate}/src/lib.rs does not forbid unsafe"
+        );
     }
 }

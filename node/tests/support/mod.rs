@@ -3,7 +3,7 @@
 //! Owns the processes that it starts and ends every one of them by its pid. What is waited for is an
 //! observed state with a deadline, never a time.
 
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+#![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -60,6 +60,9 @@ fn reasons(raft: &RaftStatus, engine: Option<&EngineState>, draining: bool) -> V
     if raft.leader.is_none() {
         reasons.push("no leader is known".to_owned());
     }
+    if raft.leader == Some(raft.node) && !raft.quorum_acked {
+        reasons.push("this peer leads, but no quorum answers it".to_owned());
+    }
     let lag = raft.committed.0.saturating_sub(raft.applied.0);
     if lag > LAG_ENTRIES_MAX {
         reasons.push(format!("the state lags {lag} entries behind the log"));

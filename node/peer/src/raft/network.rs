@@ -134,10 +134,14 @@ impl Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let mut client = reachable(&self.client)?;
+        // openraft waits inside its stream of requests after a failure. Without asking it first, a peer that
+        // refuses connections would be called again at once, for ever.
+        let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty())) };
         let (sender, receiver) = mpsc::channel(APPENDS_WAITING_MAX);
         let (target, sent) = (self.target.clone(), Arc::new(AtomicU64::new(0)));
         let counter = sent.clone();
         let pump = AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut input = stream::iter([first]).chain(input);
             while let Some(request) = input.next().await {
                 counter.fetch_add(1, Ordering::Relaxed);
                 if sender.send(codec::append_request_to_proto(&target, &request)).await.is_err() {

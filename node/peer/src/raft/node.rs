@@ -7,7 +7,7 @@ use super::network::NetworkFactory;
 use super::options::RaftOptions;
 use super::service::RaftService;
 use super::snapshots::Shelf;
-use super::status;
+use super::status::{self, Heard};
 use super::types::{Commands, Raft};
 use crate::ports::{Dial, Log, ProposeError, Proposed, RaftStatus, Store, Tree};
 use crate::storage::{Identity, IdentityError, LoadError, identity};
@@ -34,6 +34,7 @@ pub(super) struct Inner {
     pub(super) raft: Raft,
     pub(super) options: RaftOptions,
     pub(super) status: watch::Receiver<RaftStatus>,
+    heard: Heard,
     view: watch::Receiver<View>,
     // Taken at the end. The log's thread ends when openraft has dropped its handles.
     runtime: Mutex<Option<Runtime>>,
@@ -86,12 +87,14 @@ impl RaftNode {
             .spawn(async move { Raft::new(node, config, network, loaded.log, machine).await });
         let raft = starting.await.map_err(|error| raft_error(&error))?;
         let raft = raft.map_err(|error| raft_error(&error))?;
-        let status = spawn_status(&handle, &raft, &options, log_bytes);
+        let heard = Heard::default();
+        let status = spawn_status(&handle, &raft, &options, (log_bytes, heard.clone()));
         tracing::info!(node, cluster = options.cluster, address = options.address, "raft started");
         let inner = Inner {
             raft,
             options,
             status,
+            heard,
             view,
             runtime: Mutex::new(runtime.keep()),
             log_thread: Mutex::new(Some(log_thread)),
@@ -101,8 +104,9 @@ impl RaftNode {
 
     /// Makes the gRPC service that the other peers call.
     pub fn service(&self) -> RaftServer<RaftService> {
-        let options = &self.inner.options;
-        RaftService::server(self.inner.raft.clone(), options.cluster.clone(), options.node.0)
+        let Inner { raft, options, heard, .. } = &*self.inner;
+        let (cluster, node) = (options.cluster.clone(), options.node.0);
+        RaftService::server(raft.clone(), cluster, node, heard.clone())
     }
 
     /// Gives Raft's own runtime, to serve [`RaftNode::service`] where no front door keeps it waiting. What runs there
@@ -220,12 +224,12 @@ fn spawn_status(
     handle: &Handle,
     raft: &Raft,
     options: &RaftOptions,
-    log_bytes: LogBytes,
+    watched: (LogBytes, Heard),
 ) -> watch::Receiver<RaftStatus> {
     let first = RaftStatus { node: options.node, ..RaftStatus::default() };
     let (sender, receiver) = watch::channel(first);
     let (raft, metrics) = (raft.clone(), raft.metrics());
-    handle.spawn(status::publish(raft, metrics, options.clone(), log_bytes, sender));
+    handle.spawn(status::publish(raft, metrics, options.clone(), watched, sender));
     receiver
 }
 

@@ -5,6 +5,7 @@
 
 use super::codec::{self, DecodeError, SnapshotHead};
 use super::network::MESSAGE_BYTES_MAX;
+use super::status::Heard;
 use super::types::{Raft, Snapshot, TypeConfig};
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_server::{self, RaftServer};
@@ -26,11 +27,17 @@ pub struct RaftService {
     raft: Raft,
     cluster: String,
     node: u64,
+    heard: Heard,
 }
 
 impl RaftService {
-    pub(super) fn server(raft: Raft, cluster: String, node: u64) -> RaftServer<RaftService> {
-        RaftServer::new(RaftService { raft, cluster, node })
+    pub(super) fn server(
+        raft: Raft,
+        cluster: String,
+        node: u64,
+        heard: Heard,
+    ) -> RaftServer<RaftService> {
+        RaftServer::new(RaftService { raft, cluster, node, heard })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
@@ -115,7 +122,11 @@ impl raft_server::Raft for RaftService {
         let request = codec::append_request_from_proto(request).map_err(invalid)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
-        let result = match self.raft.append_entries(request).await.map_err(stopped)? {
+        let reply = self.raft.append_entries(request).await.map_err(stopped)?;
+        if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+            self.heard.now();
+        }
+        let result = match reply {
             AppendEntriesResponse::Success => Ok(last),
             AppendEntriesResponse::PartialSuccess(matched) => Ok(matched),
             AppendEntriesResponse::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),

@@ -8,8 +8,30 @@ use atelier_state::{LogIndex, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant, RaftMetrics, ServerState};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// When a leader was last heard. A follower that is cut off keeps its leader in openraft's metrics for ever, since
+/// pre-votes change nothing; whoever asks this node must learn that it follows nobody.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard {
+    at: Arc<Mutex<Option<tokio::time::Instant>>>,
+}
+
+impl Heard {
+    /// Notes a heartbeat that was accepted.
+    pub(super) fn now(&self) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::time::Instant::now());
+    }
+
+    fn within(&self, time: Duration) -> bool {
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() <= time)
+    }
+}
+
+const SHUT_DOWN: &str = "it was shut down";
 
 type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
@@ -18,7 +40,7 @@ pub(super) async fn publish(
     raft: Raft,
     mut metrics: Metrics,
     options: RaftOptions,
-    log_bytes: LogBytes,
+    (log_bytes, heard): (LogBytes, Heard),
     status: watch::Sender<RaftStatus>,
 ) {
     // What a quorum said grows old without any other change.
@@ -31,9 +53,9 @@ pub(super) async fn publish(
             _ = age.tick() => false,
         };
         let current = metrics.borrow_and_update().clone();
-        let mut next = status_of(&current, &options);
+        let mut next = status_of(&current, &options, &heard);
         if stopped && next.stopped.is_none() {
-            next.stopped = Some("it was shut down".to_owned());
+            next.stopped = Some(SHUT_DOWN.to_owned());
         }
         status.send_if_modified(|status| {
             let modified = *status != next;
@@ -71,11 +93,20 @@ fn tell(before: &RaftStatus, now: &RaftStatus) {
         tracing::info!(node, voters = ?now.voters, learners = ?now.learners, "the members changed");
     }
     if let Some(reason) = &now.stopped {
-        tracing::error!(node, reason, "this node takes no part any more");
+        let deliberate = reason == SHUT_DOWN;
+        if deliberate {
+            tracing::info!(node, reason, "this node takes no part any more");
+        } else {
+            tracing::error!(node, reason, "this node takes no part any more");
+        }
     }
 }
 
-fn status_of(metrics: &RaftMetrics<TypeConfig>, options: &RaftOptions) -> RaftStatus {
+fn status_of(
+    metrics: &RaftMetrics<TypeConfig>,
+    options: &RaftOptions,
+    heard: &Heard,
+) -> RaftStatus {
     let index = |id: Option<LogId>| LogIndex(id.map_or(0, |id| id.index()));
     let membership = metrics.membership_config.membership();
     let leads = metrics.state == ServerState::Leader;
@@ -83,11 +114,13 @@ fn status_of(metrics: &RaftMetrics<TypeConfig>, options: &RaftOptions) -> RaftSt
     let current = metrics.last_applied.is_some_and(|id| id.committed_leader_id() == leader);
     let lease = Duration::from_millis(options.election_ms_max);
     let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() <= lease);
+    // Twice the lease: a loaded machine that delays a heartbeat or two is no partition.
+    let follows = leads || heard.within(2 * lease);
     let nodes = |ids: &mut dyn Iterator<Item = u64>| ids.map(NodeId).collect();
     let replication = metrics.replication.iter().flatten();
     RaftStatus {
         node: options.node,
-        leader: metrics.current_leader.map(NodeId),
+        leader: metrics.current_leader.filter(|_| follows).map(NodeId),
         is_leader: leads && current,
         term: metrics.current_term,
         last_log: LogIndex(metrics.last_log_index.unwrap_or(0)),

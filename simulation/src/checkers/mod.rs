@@ -1,0 +1,116 @@
+//! What must hold in every run: one property a file.
+//!
+//! A checker sees the history, record by record, and nothing else, so that it can be tested with a
+//! history that was planted. It shares no code with the product. The audit of the state stands
+//! apart: it sees states, and is the product's own.
+//!
+//! | property | promise | source | module |
+//! |---|---|---|---|
+//! | audit | S1 to S8 hold after every command | design.md 6 | `audit` |
+//! | kept | every job that a client was told of is known at the end, or was forgotten after it ended | I1 | `kept` |
+//! | result | one accepted result a job, which never changes | I2, I5 | `result` |
+//! | fencing | only the newest token ever granted is listened to; tokens strictly rise | I3 | `fencing` |
+//! | leases | no two live leases of a job; no node has more than its slots, none is given to an old process | I4 | `leases` |
+//! | executions | a job is begun at most once a lease, and at most once more than it lost leases | I20 | `executions` |
+//! | cancelled | a job that was cancelled stays so | I10 | `cancelled` |
+//! | idempotency | a key, and an id, has one job | I9 | `idempotency` |
+//! | artifact | a result is the deterministic function of the parameters | zimage.md | `artifact` |
+//! | liveness | after the healing every job ends, and a fresh one succeeds | I21 | `liveness` |
+//!
+//! Sources I1 to I24: the invariants of simulation-notes.md, section 6.
+
+mod artifact;
+pub mod audit;
+mod cancelled;
+mod executions;
+mod fencing;
+mod idempotency;
+mod kept;
+mod leases;
+mod liveness;
+mod result;
+
+use crate::history::{Fact, Record};
+
+/// Judges a history as it grows.
+pub trait Checker: Send {
+    /// Looks at the next fact.
+    ///
+    /// # Errors
+    /// What is wrong, when the property is broken.
+    fn see(&mut self, fact: &Fact) -> Result<(), String>;
+}
+
+/// A row of the table above.
+pub struct Property {
+    /// Its name, which is its module's.
+    pub name: &'static str,
+    /// Makes its checker.
+    pub checker: fn() -> Box<dyn Checker>,
+}
+
+/// Every property that the history shows.
+pub const PROPERTIES: [Property; 9] = [
+    Property { name: "kept", checker: || Box::<kept::Kept>::default() },
+    Property { name: "result", checker: || Box::<result::Results>::default() },
+    Property { name: "fencing", checker: || Box::<fencing::Fencing>::default() },
+    Property { name: "leases", checker: || Box::<leases::Leases>::default() },
+    Property { name: "executions", checker: || Box::<executions::Executions>::default() },
+    Property { name: "cancelled", checker: || Box::<cancelled::Cancelled>::default() },
+    Property { name: "idempotency", checker: || Box::<idempotency::Idempotency>::default() },
+    Property { name: "artifact", checker: || Box::<artifact::Artifacts>::default() },
+    Property { name: "liveness", checker: || Box::<liveness::Liveness>::default() },
+];
+
+/// A property is broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub property: &'static str,
+    /// How.
+    pub detail: String,
+    /// The record at which it showed.
+    pub record: usize,
+}
+
+/// All checkers at once.
+pub struct Panel {
+    checkers: Vec<(&'static str, Box<dyn Checker>)>,
+}
+
+impl Default for Panel {
+    fn default() -> Panel {
+        let checkers = PROPERTIES.iter().map(|it| (it.name, (it.checker)()));
+        Panel { checkers: checkers.collect() }
+    }
+}
+
+impl Panel {
+    /// Shows a record to every checker.
+    ///
+    /// # Errors
+    /// The first property that is broken by it, in the order of the table.
+    pub fn see(&mut self, record: &Record) -> Result<(), Violation> {
+        for (property, checker) in &mut self.checkers {
+            checker.see(&record.fact).map_err(|detail| Violation {
+                property,
+                detail,
+                record: record.i,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Judges a whole history.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn judge(history: &[Record]) -> Result<(), Violation> {
+        let mut panel = Panel::default();
+        history.iter().try_for_each(|record| panel.see(record))
+    }
+}
+
+fn ensure(holds: bool, detail: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(detail()) }
+}

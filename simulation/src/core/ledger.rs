@@ -1,0 +1,97 @@
+//! The perfect log: one state, one order, nothing lost once it is in.
+
+use super::event::Proposal;
+use super::names::digests;
+use super::plant;
+use super::scene::Scene;
+use crate::checkers::audit;
+use crate::history::Fact;
+use atelier_peer::view::View;
+use atelier_state::{Command, FencingToken, Job, JobId, LogIndex, NodeId, Reply, State};
+
+/// The applied log.
+pub(crate) struct Ledger {
+    state: State,
+    audits: bool,
+}
+
+impl Ledger {
+    pub(crate) fn new(audits: bool) -> Ledger {
+        Ledger { state: State::new(), audits }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn view(&self) -> View {
+        View { state: self.state.clone(), applied: self.state.applied() }
+    }
+
+    /// Applies proposals as one entry. Returns its index, and the replies to each proposal.
+    pub(crate) fn append(
+        &mut self,
+        scene: &mut Scene,
+        proposals: &[Proposal],
+    ) -> (u64, Vec<Vec<Reply>>) {
+        let index = LogIndex(self.state.applied().0 + 1);
+        let mut replies = Vec::new();
+        for proposal in proposals {
+            let each = proposal.commands.iter().map(|command| self.apply(scene, index, command));
+            replies.push(each.collect());
+        }
+        (index.0, replies)
+    }
+
+    fn apply(&mut self, scene: &mut Scene, index: LogIndex, command: &Command) -> Reply {
+        let before = self.state.clone();
+        let reply = plant::apply(&mut self.state, index, command, scene.plant);
+        let (asked, answered) = (scene.names.asked(command), scene.names.answered(&reply));
+        scene.note(Fact::Applied { index: index.0, command: asked, reply: answered });
+        for (job, token) in self.leases_lost(&before, command) {
+            let job = scene.names.number(job);
+            scene.note(Fact::LeaseLost { job, token: token.0 });
+        }
+        if let Command::Forget(forget) = command {
+            for id in &forget.jobs {
+                let dropped = before.job(*id).filter(|_| self.state.job(*id).is_none());
+                let Some(job) = dropped else { continue };
+                let (job, phase) = (scene.names.number(*id), job.phase.name().to_owned());
+                scene.note(Fact::Forgotten { job, phase });
+            }
+        }
+        if self.audits
+            && let Err(detail) = audit::check(&before, command, &reply, &self.state)
+        {
+            scene.journal.accuse("audit", detail);
+        }
+        reply
+    }
+
+    /// Finds the leases that a node's registration or removal ended.
+    fn leases_lost(&self, before: &State, command: &Command) -> Vec<(JobId, FencingToken)> {
+        let node: NodeId = match command {
+            Command::RegisterNode(register) => register.node,
+            Command::RemoveNode(remove) => remove.node,
+            _ => return Vec::new(),
+        };
+        let is_lost = |job: JobId, token| {
+            self.state.job(job).and_then(Job::lease).map(|it| it.token) != token
+        };
+        let leases = before.leases_of(node).map(|(job, lease)| (job, lease.token));
+        leases.filter(|(job, token)| is_lost(*job, Some(*token))).collect()
+    }
+
+    /// Notes how every job stands.
+    pub(crate) fn note_final(&self, scene: &mut Scene) {
+        for (id, job) in self.state.jobs() {
+            let fact = Fact::Final {
+                job: scene.names.number(*id),
+                phase: job.phase.name().to_owned(),
+                token: job.last_token.map_or(0, |token| token.0),
+                artifacts: digests(&job.artifacts),
+            };
+            scene.note(fact);
+        }
+    }
+}

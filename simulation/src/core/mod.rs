@@ -1,0 +1,70 @@
+//! The core rig: the real state and the real deciding code of the leader, over a perfect log.
+//!
+//! ```text
+//!   plan ──► clients ──┐                    ┌──► Ledger ──► the real State
+//!     │                ├─► Arrive ─► Flush ─┤                    │
+//!     │      workers ──┘     ▲              └──► Answer          │ a view for each worker,
+//!     │        ▲  │          │                                   │ each at its own time
+//!     └► faults│  └─ beats ─►Leader: Reaper · Scheduler · Janitor│
+//!              └─────────────────────────────────────────────────┘
+//! ```
+//!
+//! Owns a cluster in which the log never forks and nothing but time passes between an event and the
+//! next. Clients, the leader's loop and the workers' rules are modelled here; whatever decides
+//! about shared state is the product's. What Raft, disks and connections add is the business of
+//! other rigs.
+
+mod clients;
+mod event;
+mod faults;
+mod journal;
+mod leader;
+mod ledger;
+mod names;
+mod plant;
+mod rig;
+mod scene;
+mod worker;
+
+pub use plant::Plant;
+
+use crate::checkers::Violation;
+use crate::history::Record;
+use crate::plan::Plan;
+
+/// How a plan is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Audit the state after every command. Off to see which checkers find a bug without it.
+    pub audits: bool,
+    /// A bug to plant; none but in tests of the rig itself.
+    pub plant: Option<Plant>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { audits: true, plant: None }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Everything that happened, up to the violation.
+    pub history: Vec<Record>,
+    /// The first property that was broken.
+    pub violation: Option<Violation>,
+    /// Digest of the history's text.
+    pub hash: String,
+    /// Where the randomness stood at the end: equal only if exactly the same numbers were drawn.
+    pub unseed: u64,
+    /// Events that were handled.
+    pub events: u64,
+    /// How long it took in virtual time.
+    pub virtual_ms: u64,
+}
+
+/// Runs a plan.
+pub fn run(plan: &Plan, options: Options) -> Run {
+    rig::Rig::new(plan, options).run()
+}

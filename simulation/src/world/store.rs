@@ -1,0 +1,169 @@
+//! A disk that keeps what was synced and may lose what was not.
+//!
+//! Owns two images of each tree: what a reader sees, and what survives a crash. Between them lie
+//! the batches that were written and not yet synced. A write syncs before it returns, unless the
+//! disk was told to lie; a crash keeps some of the batches between, always from the oldest on,
+//! which the seed decides.
+
+use super::Rng;
+use atelier_peer::ports::{Batch, Store, StoreError, Tree};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The disk of one simulated machine. It outlives the processes that open it.
+#[derive(Clone, Debug)]
+pub struct SimulatedDisk {
+    disk: Arc<Mutex<Disk>>,
+}
+
+/// The store of one process on a disk. After a crash it fails; open the disk again.
+#[derive(Debug)]
+pub struct SimulatedStore {
+    disk: Arc<Mutex<Disk>>,
+    crashes: u64,
+}
+
+#[derive(Debug)]
+struct Disk {
+    rng: Rng,
+    crashes: u64,
+    is_lying: bool,
+    failing: BTreeSet<Tree>,
+    trees: BTreeMap<Tree, Images>,
+}
+
+#[derive(Debug, Default)]
+struct Images {
+    seen: BTreeMap<Bytes, Bytes>,
+    durable: BTreeMap<Bytes, Bytes>,
+    pending: Vec<Batch>,
+}
+
+impl SimulatedDisk {
+    /// Makes an empty disk.
+    pub fn new(seed: u64) -> SimulatedDisk {
+        let trees = Tree::ALL.into_iter().map(|tree| (tree, Images::default())).collect();
+        let (rng, failing) = (Rng::of(seed, "disk"), BTreeSet::new());
+        let disk = Disk { rng, crashes: 0, is_lying: false, failing, trees };
+        SimulatedDisk { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// Opens the disk for a process.
+    pub fn open(&self) -> SimulatedStore {
+        SimulatedStore { disk: self.disk.clone(), crashes: lock(&self.disk).crashes }
+    }
+
+    /// Cuts the power: what was not synced is lost but for some of the oldest batches, and every
+    /// open store is dead. A failed tree works again.
+    pub fn crash(&self) {
+        let disk = &mut *lock(&self.disk);
+        disk.crashes += 1;
+        disk.failing.clear();
+        for images in disk.trees.values_mut() {
+            let pending = u64::try_from(images.pending.len()).expect("a usize fits");
+            let kept = disk.rng.between(0..=pending) as usize;
+            images.pending.truncate(kept);
+            images.sync();
+            images.seen = images.durable.clone();
+        }
+    }
+
+    /// Makes writes fail from now on. It is unknown whether the first that fails survives a crash.
+    pub fn fail(&self, tree: Tree) {
+        lock(&self.disk).failing.insert(tree);
+    }
+
+    /// Makes the disk report a sync that it did not do, or stop doing so.
+    pub fn lie(&self, is_lying: bool) {
+        lock(&self.disk).is_lying = is_lying;
+    }
+}
+
+impl Store for SimulatedStore {
+    fn read(&self, tree: Tree, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.alive(tree)?.images(tree).seen.get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        tree: Tree,
+        from: &[u8],
+        below: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut disk = self.alive(tree)?;
+        if from >= below {
+            return Ok(Vec::new());
+        }
+        let range = Bytes::copy_from_slice(from)..Bytes::copy_from_slice(below);
+        let pairs = disk.images(tree).seen.range(range).take(limit);
+        Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn write(&self, tree: Tree, batch: Batch) -> Result<(), StoreError> {
+        batch.check_sizes()?;
+        let mut disk = self.alive(tree)?;
+        let (is_lying, is_failing) = (disk.is_lying, disk.failing.contains(&tree));
+        let images = disk.images(tree);
+        if is_failing {
+            // The bytes may have reached the platter before the error.
+            images.pending.push(batch);
+            return Err(failed(tree, "injected failure"));
+        }
+        change(&mut images.seen, &batch);
+        images.pending.push(batch);
+        if !is_lying {
+            images.sync();
+        }
+        Ok(())
+    }
+
+    fn bytes_on_disk(&self, tree: Tree) -> Result<u64, StoreError> {
+        let mut disk = self.alive(tree)?;
+        let bytes = disk.images(tree).durable.iter().map(|(key, value)| key.len() + value.len());
+        Ok(u64::try_from(bytes.sum::<usize>()).expect("a usize fits"))
+    }
+
+    fn place(&self, tree: Tree) -> String {
+        format!("simulated disk, tree {tree}")
+    }
+}
+
+impl SimulatedStore {
+    fn alive(&self, tree: Tree) -> Result<MutexGuard<'_, Disk>, StoreError> {
+        let disk = lock(&self.disk);
+        if disk.crashes == self.crashes { Ok(disk) } else { Err(failed(tree, "power was cut")) }
+    }
+}
+
+impl Disk {
+    fn images(&mut self, tree: Tree) -> &mut Images {
+        self.trees.get_mut(&tree).expect("every tree has its images")
+    }
+}
+
+impl Images {
+    fn sync(&mut self) {
+        for batch in self.pending.drain(..) {
+            change(&mut self.durable, &batch);
+        }
+    }
+}
+
+fn change(image: &mut BTreeMap<Bytes, Bytes>, batch: &Batch) {
+    for (key, value) in batch.changes() {
+        match value {
+            Some(value) => image.insert(key.clone(), value.clone()),
+            None => image.remove(key),
+        };
+    }
+}
+
+fn failed(tree: Tree, reason: &str) -> StoreError {
+    StoreError::Io { place: format!("simulated disk, tree {tree}"), reason: reason.to_owned() }
+}
+
+fn lock(disk: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
+    disk.lock().unwrap_or_else(PoisonError::into_inner)
+}
