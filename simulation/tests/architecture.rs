@@ -1,8 +1,9 @@
 //! The tree's one-way edges, read from `cargo metadata`. A new edge is a change of architecture:
 //! it needs a reason in the commit that adds it here.
 
-use cargo_metadata::{DependencyKind, MetadataCommand, Package, PackageId};
-use std::collections::{BTreeMap, BTreeSet};
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+use std::collections::BTreeSet;
+use std::process::Command;
 
 /// Every edge between the workspace's packages, and no other. Source: node/README.md, "Code map".
 const EDGES: [(&str, &str); 9] = [
@@ -21,9 +22,9 @@ const EDGES: [(&str, &str); 9] = [
 fn metadata() -> cargo_metadata::Metadata {
     MetadataCommand::new()
         .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
-        .other_options(["--locked".to_owned(), "--offline".to_owned()])
+        .no_deps()
         .exec()
-        .expect("cargo metadata reads the workspace that this test was built from")
+        .expect("cargo metadata reads the workspace")
 }
 
 fn edges_of(package: &Package, members: &BTreeSet<String>) -> BTreeSet<(String, String)> {
@@ -59,37 +60,25 @@ fn the_workspace_has_the_allowed_edges_and_no_other() {
     assert!(stale.is_empty(), "allowed edges that nothing uses: {stale:?}; delete them");
 }
 
-/// Names of all packages that `root` reaches by ordinary and build dependencies.
-fn reach(metadata: &cargo_metadata::Metadata, root: &str) -> BTreeSet<String> {
-    let resolve = metadata.resolve.as_ref().expect("metadata was asked for with dependencies");
-    let nodes: BTreeMap<&PackageId, _> =
-        resolve.nodes.iter().map(|node| (&node.id, node)).collect();
-    let start = &metadata
-        .packages
-        .iter()
-        .find(|package| package.name.as_str() == root)
-        .expect("the root is a member")
-        .id;
-    let mut seen = BTreeSet::new();
-    let mut open = vec![start];
-    while let Some(id) = open.pop() {
-        if !seen.insert(id) {
-            continue;
-        }
-        let followed = nodes[id]
-            .deps
-            .iter()
-            .filter(|dep| dep.dep_kinds.iter().any(|k| k.kind != DependencyKind::Development));
-        open.extend(followed.map(|dep| &dep.pkg));
-    }
-    metadata.packages.iter().filter(|p| seen.contains(&p.id)).map(|p| p.name.to_string()).collect()
+/// Names of all packages that `root` reaches by ordinary and build dependencies, built by itself.
+///
+/// `cargo tree` and not the metadata: there the features that other members ask for are mixed in.
+fn reach(root: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .args(["tree", "--locked", "--package", root, "--edges", "normal,build"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .output()
+        .expect("cargo runs");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let lines = String::from_utf8(tree.stdout).expect("package names are UTF-8");
+    lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[test]
 fn the_cluster_and_its_simulation_cannot_reach_burn() {
-    let metadata = metadata();
     for root in ["atelier-simulation", "atelier-peer", "atelier-client", "atelier-state"] {
-        let reached = reach(&metadata, root);
+        let reached = reach(root);
         let burnt: Vec<_> = reached
             .iter()
             .filter(|name| name.starts_with("burn") || name.starts_with("cubecl"))
@@ -100,8 +89,7 @@ fn the_cluster_and_its_simulation_cannot_reach_burn() {
 
 #[test]
 fn the_model_has_no_word_of_the_cluster() {
-    let metadata = metadata();
-    let reached = reach(&metadata, "atelier-diffusion");
+    let reached = reach("atelier-diffusion");
     for cluster in ["atelier-state", "atelier-peer", "atelier-proto", "tokio", "tonic", "openraft"]
     {
         assert!(!reached.contains(cluster), "atelier-diffusion reaches {cluster}");
@@ -114,8 +102,7 @@ fn the_model_has_no_word_of_the_cluster() {
 
 #[test]
 fn the_state_reaches_nothing_that_does_io() {
-    let metadata = metadata();
-    let reached = reach(&metadata, "atelier-state");
+    let reached = reach("atelier-state");
     for effect in ["tokio", "sled", "tonic", "prost", "getrandom"] {
         assert!(!reached.contains(effect), "atelier-state reaches {effect}");
     }
