@@ -9,7 +9,6 @@ SEED    ?= 7
 GOLDEN  ?= node/diffusion/tests/golden
 OUT     ?= target/parity
 SEEDS   ?= 200
-SEED_ONE = $(or $(SEED),1)
 
 # With a CUDA driver the engine is built for it; without one that build would cost minutes for nothing.
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
@@ -39,7 +38,7 @@ simulate: tools ## Random worlds over the core: make simulate SEEDS=1000
 	@cargo run --release --locked -q -p atelier-simulation -- simulate --seeds "$(SEEDS)"
 
 reproduce: tools ## One world again, step by step: make reproduce SEED=7
-	@cargo run --release --locked -q -p atelier-simulation -- reproduce --seed "$(SEED_ONE)"
+	@cargo run --release --locked -q -p atelier-simulation -- reproduce --seed "$(SEED)"
 
 parity: tools ## Compare the model with golden tensors: make parity GOLDEN=DIR OUT=DIR
 	@cargo run --release --locked -q -p atelier-diffusion --bin parity -- "$(GOLDEN)" "$(OUT)"
@@ -58,5 +57,5 @@ fix: ## Format and apply lint suggestions; changes files.
 	@cargo fmt
 	@cargo clippy --fix --allow-dirty --allow-staged --all-targets
 
-train: ## Train the bundled model again (an hour or two on two cores).
-	@node/diffusion/toy/train.sh
+train: ## Train the bundled model again (an hour or two on two cores; see its README for what it needs).
+	@cd node/diffusion/toy && python3 train.py

@@ -3,6 +3,8 @@
 //! Checks what it reads: an answer that breaks the contract is [`Error::Malformed`], not a
 //! default value.
 
+use std::time::Duration;
+
 use atelier_proto::client::v1 as wire;
 
 use crate::error::Error;
@@ -122,14 +124,16 @@ pub(crate) fn event(event: wire::JobEvent) -> Result<Event, Error> {
 }
 
 fn progress(progress: wire::Progress) -> Progress {
-    let wire::Progress { node, token, stage, step, steps, image } = progress;
+    let wire::Progress { node, token, stage, step, steps, image, .. } = progress;
+    let [encode, denoise, decode] =
+        [progress.encode_us, progress.denoise_us, progress.decode_us].map(Duration::from_micros);
     let stage = match stage.as_str() {
         "encode" => Stage::Encode,
         "denoise" => Stage::Denoise,
         "decode" => Stage::Decode,
         _ => Stage::Other(stage),
     };
-    Progress { node, token, stage, step, steps, image }
+    Progress { node, token, stage, step, steps, image, encode, denoise, decode }
 }
 
 pub(crate) fn status(reply: wire::StatusReply) -> Result<Status, Error> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ulid::Ulid;
 
@@ -250,6 +251,12 @@ pub struct Progress {
     pub steps: u32,
     /// Which image, from 0.
     pub image: u32,
+    /// Spent so far from prompt to embeddings, all images together; zero where the worker tells none.
+    pub encode: Duration,
+    /// The same from noise to latents.
+    pub denoise: Duration,
+    /// The same from latents to a file's bytes.
+    pub decode: Duration,
 }
 
 /// One change of a watched job.

@@ -284,6 +284,9 @@ mod tests {
             step,
             steps: 8,
             image: 0,
+            encode: Duration::ZERO,
+            denoise: Duration::ZERO,
+            decode: Duration::ZERO,
         });
         Event { job, log_index, progress }
     }

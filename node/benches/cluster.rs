@@ -122,7 +122,8 @@ fn engine_alone(setup: &Setup) -> Vec<Duration> {
         let start = Instant::now();
         let mut run = pipeline.begin(&request).expect("the request is sound");
         while run.step().expect("a step").is_some() {}
-        run.decode().expect("a picture").to_png();
+        let png = run.decode().expect("a picture").to_png();
+        assert!(!png.is_empty());
         start.elapsed()
     };
     draw(0);

@@ -6,11 +6,12 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use atelier_diffusion::{AnyPipeline, BackendChoice, LoadProgress, Request, StepError};
 use atelier_peer::engine_link::{DrawFailure, DrawOrder, EngineServer};
-use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture};
+use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, StageTimes};
 
 /// Denoise steps where a job leaves them open: what Z-Image-Turbo was distilled to.
 const STEPS_DEFAULT: u32 = 8;
@@ -68,13 +69,15 @@ fn draw(
     order: &DrawOrder,
     tell: &mut dyn FnMut(EngineStep) -> bool,
 ) -> Result<Vec<Picture>, DrawFailure> {
-    (0..order.images).map(|image| draw_one(pipeline, order, image, tell)).collect()
+    let mut spent = StageTimes::default();
+    (0..order.images).map(|image| draw_one(pipeline, order, image, &mut spent, tell)).collect()
 }
 
 fn draw_one(
     pipeline: &AnyPipeline,
     order: &DrawOrder,
     image: u32,
+    spent: &mut StageTimes,
     tell: &mut dyn FnMut(EngineStep) -> bool,
 ) -> Result<Picture, DrawFailure> {
     let request = Request {
@@ -86,21 +89,33 @@ fn draw_one(
         seed: order.seed.wrapping_add(u64::from(image)),
         image_index: 0,
     };
-    let mut go_on = |stage: &str, step, steps| {
-        let told = tell(EngineStep { stage: stage.to_owned(), image, step, steps });
+    let mut go_on = |stage: &str, step, steps, spent: &StageTimes| {
+        let (stage, spent) = (stage.to_owned(), *spent);
+        let told = tell(EngineStep { stage, image, step, steps, spent });
         if told { Ok(()) } else { Err(DrawFailure::Stopped) }
     };
     let refused = |error: atelier_diffusion::RequestError| DrawFailure::Refused(error.to_string());
     let failed = |error: StepError| DrawFailure::Failed(error.to_string());
 
+    let start = Instant::now();
     let mut run = pipeline.begin(&request).map_err(refused)?;
-    go_on("encode", 1, 1)?;
-    while let Some(report) = run.step().map_err(failed)? {
-        go_on("denoise", report.step as u32, report.steps as u32)?;
+    spent.encode_us += micros(start);
+    go_on("encode", 1, 1, spent)?;
+    loop {
+        let start = Instant::now();
+        let Some(report) = run.step().map_err(failed)? else { break };
+        spent.denoise_us += micros(start);
+        go_on("denoise", report.step as u32, report.steps as u32, spent)?;
     }
-    let picture = run.decode().map_err(failed)?;
-    go_on("decode", 1, 1)?;
-    Ok(Picture { media_type: MEDIA_TYPE.to_owned(), data: picture.to_png().into() })
+    let start = Instant::now();
+    let png = run.decode().map_err(failed)?.to_png();
+    spent.decode_us += micros(start);
+    go_on("decode", 1, 1, spent)?;
+    Ok(Picture { media_type: MEDIA_TYPE.to_owned(), data: png.into() })
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A model's name: its directory's, and a digest of everything in it.

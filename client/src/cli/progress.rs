@@ -136,8 +136,17 @@ mod tests {
             artifacts: Vec::new(),
             parameters: None,
         };
-        let progress =
-            at.map(|(stage, step)| At { node, token: node, stage, step, steps: 8, image: 0 });
+        let progress = at.map(|(stage, step)| At {
+            node,
+            token: node,
+            stage,
+            step,
+            steps: 8,
+            image: 0,
+            encode: Duration::ZERO,
+            denoise: Duration::ZERO,
+            decode: Duration::ZERO,
+        });
         Event { job, log_index: 1, progress }
     }
 

@@ -1,78 +1,72 @@
-//! How long each stage of a job took, as events tell. Pure: the moments come in.
+//! How long each stage of a job took. Pure: the moments come in.
+//!
+//! The worker tells what it spent in each stage; what else passed between submission and result went to the
+//! queue, the log and the storing of the picture.
 
 use std::time::Duration;
 
-use atelier_client::{Event, Phase, Stage};
+use atelier_client::{Event, Progress};
 use tokio::time::Instant;
 
 use super::json::Seconds;
 
-/// What the client waits for. The order is that of a job's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    Queue,
-    Encode,
-    Denoise,
-    Decode,
-    Fetch,
-}
+const ROWS: usize = 5;
 
-const WAITS: usize = 5;
-
-/// Books time to the stage that was under way when it passed.
-#[derive(Clone, Copy, Debug)]
+/// Books time to the stage that took it.
+#[derive(Clone, Debug)]
 pub(super) struct Timeline {
-    wait: Wait,
-    since: Instant,
-    spent: [Duration; WAITS],
+    submitted: Instant,
+    ended: Option<Instant>,
+    fetched: Instant,
+    /// The newest word of the attempt that counts.
+    worker: Option<Progress>,
 }
 
 impl Timeline {
     /// Begins when the job is submitted.
     pub(super) fn new(now: Instant) -> Self {
-        Self { wait: Wait::Queue, since: now, spent: [Duration::ZERO; WAITS] }
+        Self { submitted: now, ended: None, fetched: now, worker: None }
     }
 
-    /// Takes note of an event. Another attempt goes on with the same book: what the first one
-    /// took was waited for all the same.
+    /// Takes note of an event.
     pub(super) fn observe(&mut self, event: &Event, now: Instant) {
-        let current = event.progress.as_ref().filter(|at| at.token == event.job.token);
-        let wait = match (event.job.phase, current.map(|at| &at.stage)) {
-            (Phase::Queued, _) => Wait::Queue,
-            (Phase::Leased, None | Some(Stage::Encode)) => Wait::Encode,
-            (Phase::Leased, Some(Stage::Denoise)) => Wait::Denoise,
-            (Phase::Leased, Some(Stage::Decode | Stage::Other(_))) => Wait::Decode,
-            (Phase::Succeeded | Phase::Failed | Phase::Cancelled, _) => Wait::Fetch,
-        };
-        self.pass(now);
-        self.wait = wait;
+        // What a lost attempt spent was waited for like the queue.
+        let counts = |progress: &&Progress| progress.token == event.job.token;
+        self.worker = event.progress.as_ref().filter(counts).cloned();
+        self.ended = event.job.phase.is_terminal().then_some(now);
+        self.fetched = now;
     }
 
     /// Ends the book.
     pub(super) fn finish(mut self, now: Instant) -> Self {
-        self.pass(now);
+        self.fetched = now;
         self
     }
 
-    fn pass(&mut self, now: Instant) {
-        self.spent[self.wait as usize] += now.saturating_duration_since(self.since);
-        self.since = now;
+    fn stages(&self) -> [Duration; ROWS] {
+        let ended = self.ended.unwrap_or(self.fetched);
+        let worker = self.worker.as_ref();
+        let [encode, denoise, decode] =
+            worker.map_or([Duration::ZERO; 3], |spent| [spent.encode, spent.denoise, spent.decode]);
+        let waited = ended.saturating_duration_since(self.submitted);
+        let queue = waited.saturating_sub(encode + denoise + decode);
+        [queue, encode, denoise, decode, self.fetched.saturating_duration_since(ended)]
     }
 
     pub(super) fn seconds(&self) -> Seconds {
-        let [queue, encode, denoise, decode, fetch] = self.spent.map(rounded);
-        let total = rounded(self.spent.iter().sum());
+        let [queue, encode, denoise, decode, fetch] = self.stages().map(rounded);
+        let total = rounded(self.stages().iter().sum());
         Seconds { queue, encode, denoise, decode, fetch, total }
     }
 
     /// Stage by stage, with the words for a person.
-    pub(super) fn rows(&self) -> [(&'static str, Duration); WAITS] {
-        let [queue, encode, denoise, decode, fetch] = self.spent;
+    pub(super) fn rows(&self) -> [(&'static str, Duration); ROWS] {
+        let [queue, encode, denoise, decode, fetch] = self.stages();
         [
-            ("queue", queue),
+            ("queue, log, storing", queue),
             ("encode the prompt", encode),
             ("denoise", denoise),
-            ("decode and store", decode),
+            ("decode", decode),
             ("fetch", fetch),
         ]
     }

@@ -253,7 +253,9 @@ fn check(method: &'static str, act: Option<Act>, args: &[&str], expected: i32, s
             peers[0].script(method, act.clone());
         }
     }
-    let output = run(&peers[0], &[args, &["--timeout", "700ms"]].concat());
+    // Only what is retried until the time is up gets little of it: a loaded machine is slow to answer.
+    let patience = if [5, 6].contains(&expected) { "700ms" } else { "30s" };
+    let output = run(&peers[0], &[args, &["--timeout", patience]].concat());
     let text = stderr(&output);
     assert_eq!(code(&output), expected, "{args:?}: {text}");
     assert!(text.contains(says), "{args:?}: expected {says:?} in {text}");

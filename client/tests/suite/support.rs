@@ -165,6 +165,9 @@ pub(crate) fn story(job: &wire::Job, end: wire::Phase) -> Vec<wire::JobEvent> {
             step,
             steps: 3,
             image: 0,
+            encode_us: 250,
+            denoise_us: 1_000,
+            decode_us: 500,
         };
         let progress = Option::<&str>::map(stage, at);
         events.push(wire::JobEvent { job: Some(job), log_index, progress });

@@ -156,3 +156,47 @@ fn shift_dynamic(mu: f64, sigma: f32) -> f32 {
     let e = libm::exp(mu);
     (e / (e + (1.0 / f64::from(sigma) - 1.0))) as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(more: &str) -> SchedulerConfig {
+        let text = format!(
+            r#"{{"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000,
+                "shift": 3.0, {more}}}"#
+        );
+        serde_json::from_str(&text).expect("a configuration")
+    }
+
+    #[test]
+    fn nine_steps_of_the_old_rule_are_eight_and_a_dead_one() {
+        let config = config(r#""use_dynamic_shifting": false"#);
+        let (old, new) = (Schedule::endpoint(&config, 9), Schedule::new(&config, 8, 0));
+        assert_eq!(old.sigmas()[8..], [0.0, 0.0], "the ninth step has no length");
+        for (old, new) in old.sigmas().iter().zip(new.sigmas()) {
+            assert!((old - new).abs() < 1e-6, "{old} is not {new}");
+        }
+    }
+
+    #[test]
+    fn the_shift_follows_the_size_only_where_the_file_says_so() {
+        let dynamic = config(r#""use_dynamic_shifting": true"#);
+        let fixed = config(r#""use_dynamic_shifting": false"#);
+        for (tokens, mu) in [(256, 0.5_f64), (4096, 1.15)] {
+            // Of two steps the second begins at a base of one half: e^mu / (e^mu + 1).
+            let sigma = Schedule::new(&dynamic, 2, tokens).sigmas()[1];
+            let expected = mu.exp() / (mu.exp() + 1.0);
+            assert!((f64::from(sigma) - expected).abs() < 1e-6, "{sigma} is not {expected}");
+            assert_eq!(Schedule::new(&fixed, 2, tokens).sigmas(), [1.0, 0.75, 0.0]);
+        }
+    }
+
+    #[test]
+    fn a_weaker_change_of_a_picture_begins_later() {
+        let schedule = Schedule::new(&config(r#""use_dynamic_shifting": false"#), 8, 0);
+        for (strength, first) in [(1.0, 0), (0.6, 3), (0.5, 4), (0.3, 5), (0.0, 8)] {
+            assert_eq!(schedule.first_step(strength), first, "strength {strength}");
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! losing it costs nothing. A watcher that is slow sees the newest step and not the ones between.
 
 use crate::lines::Lines;
-use crate::ports::engine::EngineStep;
+use crate::ports::engine::{EngineStep, StageTimes};
 use crate::ports::{Clock, Purpose, RaftStatus};
 use crate::view::View;
 use atelier_proto::peer::v1::{ProgressReply, WatchProgressRequest};
@@ -186,11 +186,13 @@ impl Following {
 }
 
 pub(crate) fn step_to_wire(step: EngineStep) -> ProgressReply {
-    let EngineStep { stage, image, step, steps } = step;
-    ProgressReply { stage, image, step, steps }
+    let EngineStep { stage, image, step, steps, spent } = step;
+    let StageTimes { encode_us, denoise_us, decode_us } = spent;
+    ProgressReply { stage, image, step, steps, encode_us, denoise_us, decode_us }
 }
 
 fn step_from_wire(reply: ProgressReply) -> EngineStep {
-    let ProgressReply { stage, image, step, steps } = reply;
-    EngineStep { stage, image, step, steps }
+    let ProgressReply { stage, image, step, steps, encode_us, denoise_us, decode_us } = reply;
+    let spent = StageTimes { encode_us, denoise_us, decode_us };
+    EngineStep { stage, image, step, steps, spent }
 }

@@ -3,6 +3,7 @@
 
 use crate::ports::engine::{
     DrawRequest, Engine, EngineError, EngineEvent, EngineInfo, EngineState, EngineStep, Picture,
+    StageTimes,
 };
 use crate::ports::{Clock, Entropy, Log, ProposeError, Proposed, RaftStatus};
 use crate::view::View;
@@ -135,7 +136,8 @@ impl Engine for PaperEngine {
                     () = tokio::time::sleep(pace) => {}
                 }
                 let (stage, steps) = ("denoise".to_owned(), PAPER_STEPS);
-                let step = EngineStep { stage, image: 0, step, steps };
+                let step =
+                    EngineStep { stage, image: 0, step, steps, spent: StageTimes::default() };
                 // As the port says: a listener that is slow loses steps.
                 let _ = events.try_send(EngineEvent::Step(step));
             }

@@ -115,7 +115,9 @@ impl Cluster {
         let mut children: Vec<Child> =
             self.peers.values_mut().filter_map(|peer| peer.child.take()).collect();
         children.iter_mut().for_each(|child| child.kill().expect("kill -9"));
-        children.iter_mut().for_each(|child| drop(child.wait().expect("it ends")));
+        for mut child in children {
+            child.wait().expect("it ends");
+        }
     }
 
     /// Freezes a peer and the engine that it owns.

@@ -7,6 +7,7 @@ use super::process::{Crash, Process};
 use crate::parameters::TextToImage;
 use crate::ports::engine::{
     DrawRequest, Engine, EngineError, EngineEvent, EngineInfo, EngineState, EngineStep, Picture,
+    StageTimes,
 };
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
@@ -351,8 +352,7 @@ impl Drawing {
     fn take(&mut self, reply: Reply) -> Result<Option<Result<Vec<Picture>, EngineError>>, Crash> {
         let result = match reply {
             Reply::Step(step) if step.work == self.work => {
-                let wire::Step { work: _, stage, image, step, steps } = step;
-                let step = EngineStep { stage, image, step, steps };
+                let step = step_from_wire(step);
                 // A listener that is slow loses steps.
                 let _ = self.events.try_send(EngineEvent::Step(step));
                 return Ok(None);
@@ -404,6 +404,12 @@ fn draw_request(work: u64, parameters: TextToImage) -> EngineRequest {
     let TextToImage { prompt, width, height, steps, seed, images } = parameters;
     let draw = wire::Draw { work, prompt, width, height, steps, seed, images };
     EngineRequest { request: Some(Request::Draw(draw)) }
+}
+
+fn step_from_wire(step: wire::Step) -> EngineStep {
+    let wire::Step { work: _, stage, image, step, steps, encode_us, denoise_us, decode_us } = step;
+    let spent = StageTimes { encode_us, denoise_us, decode_us };
+    EngineStep { stage, image, step, steps, spent }
 }
 
 fn stop_request(work: u64) -> EngineRequest {

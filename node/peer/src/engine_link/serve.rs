@@ -4,7 +4,7 @@
 //! reads the requests, so that Stop and the end of the peer are seen while a picture is drawn.
 
 use super::frame::{FrameError, read_frame, write_frame};
-use crate::ports::engine::{EngineInfo, EngineStep, Picture};
+use crate::ports::engine::{EngineInfo, EngineStep, Picture, StageTimes};
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
 };
@@ -266,8 +266,9 @@ fn ready_to_wire(info: &EngineInfo) -> wire::Ready {
 }
 
 fn step_to_wire(work: u64, step: EngineStep) -> wire::Step {
-    let EngineStep { stage, image, step, steps } = step;
-    wire::Step { work, stage, image, step, steps }
+    let EngineStep { stage, image, step, steps, spent } = step;
+    let StageTimes { encode_us, denoise_us, decode_us } = spent;
+    wire::Step { work, stage, image, step, steps, encode_us, denoise_us, decode_us }
 }
 
 fn order_from_wire(draw: wire::Draw) -> DrawOrder {

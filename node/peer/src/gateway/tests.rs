@@ -4,7 +4,7 @@ use super::*;
 use crate::artifacts::{ArtifactParts, ArtifactSettings};
 use crate::lines::Lines;
 use crate::liveness::LivenessTable;
-use crate::ports::engine::EngineStep;
+use crate::ports::engine::{EngineStep, StageTimes};
 use crate::ports::members::{Members, MembersError};
 use crate::ports::shelf::MemoryShelf;
 use crate::ports::{ProposeError, RaftStatus};
@@ -168,7 +168,13 @@ fn id(reply: &wire::SubmitReply) -> JobId {
 }
 
 fn step(step: u32) -> EngineStep {
-    EngineStep { stage: "denoise".to_owned(), image: 0, step, steps: 8 }
+    EngineStep {
+        stage: "denoise".to_owned(),
+        image: 0,
+        step,
+        steps: 8,
+        spent: StageTimes::default(),
+    }
 }
 
 /// The next event within the time that a real client would wait.

@@ -123,7 +123,9 @@ impl Following {
         let view = self.watch.view.borrow_and_update().clone();
         let job = view.state.job(self.watch.job).ok_or_else(|| not_found(self.watch.job))?;
         let lease = job.lease().map(|lease| (lease.node, lease.token));
-        if lease != self.lease {
+        if job.phase.is_terminal() {
+            self.last_steps();
+        } else if lease != self.lease {
             self.lease = lease;
             self.newest = None;
             self.steps = None;
@@ -132,6 +134,13 @@ impl Following {
         let position = self.position_of(&view, job);
         let job = convert::job(job, position);
         Ok(wire::JobEvent { job: Some(job), log_index: 0, progress: self.newest.clone() })
+    }
+
+    /// Takes what the last attempt told before its end: facts may overtake its steps.
+    fn last_steps(&mut self) {
+        while let Some(Some(Some(step))) = self.steps.as_mut().map(|s| s.next().now_or_never()) {
+            self.newest = self.progress_of(&step);
+        }
     }
 
     /// The place in the queue, counted anew after a pause.
@@ -161,6 +170,9 @@ impl Following {
             step: step.step,
             steps: step.steps,
             image: step.image,
+            encode_us: step.spent.encode_us,
+            denoise_us: step.spent.denoise_us,
+            decode_us: step.spent.decode_us,
         })
     }
 

@@ -69,6 +69,19 @@ pub struct EngineStep {
     pub step: u32,
     /// How many this stage has.
     pub steps: u32,
+    /// What this work has cost so far.
+    pub spent: StageTimes,
+}
+
+/// Time that a piece of work has spent in each stage, all its pictures together, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// From prompt to embeddings.
+    pub encode_us: u64,
+    /// From noise to latents.
+    pub denoise_us: u64,
+    /// From latents to a file's bytes.
+    pub decode_us: u64,
 }
 
 /// A finished picture.

@@ -7,6 +7,7 @@ use atelier_peer::engine_link::{ChildEngine, ChildSettings, DrawFailure, DrawOrd
 use atelier_peer::parameters::{TEXT_TO_IMAGE_KIND, TextToImage};
 use atelier_peer::ports::engine::{
     DrawRequest, Engine, EngineError, EngineEvent, EngineInfo, EngineState, EngineStep, Picture,
+    StageTimes,
 };
 use std::io::Write;
 use std::sync::Arc;
@@ -50,7 +51,13 @@ fn draw(
     for step in 1..=order.steps {
         std::thread::sleep(STEP);
         let stage = "denoise".to_owned();
-        if !told(EngineStep { stage, image: 0, step, steps: order.steps }) {
+        if !told(EngineStep {
+            stage,
+            image: 0,
+            step,
+            steps: order.steps,
+            spent: StageTimes::default(),
+        }) {
             return Err(DrawFailure::Stopped);
         }
         match order.prompt.as_str() {

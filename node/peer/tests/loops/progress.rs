@@ -1,7 +1,7 @@
 //! Progress: from a worker's board to whoever follows, here and over the loopback.
 
 use crate::support::*;
-use atelier_peer::ports::engine::EngineStep;
+use atelier_peer::ports::engine::{EngineStep, StageTimes};
 use atelier_state::{FencingToken, JobId, NodeId};
 use futures_util::StreamExt;
 
@@ -9,7 +9,13 @@ const JOB: JobId = JobId(1);
 const TOKEN: FencingToken = FencingToken(7);
 
 fn step(step: u32) -> EngineStep {
-    EngineStep { stage: "denoise".to_owned(), image: 0, step, steps: 8 }
+    EngineStep {
+        stage: "denoise".to_owned(),
+        image: 0,
+        step,
+        steps: 8,
+        spent: StageTimes::default(),
+    }
 }
 
 #[tokio::test(start_paused = true)]

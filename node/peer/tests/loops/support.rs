@@ -8,6 +8,7 @@ use atelier_peer::parameters::{TEXT_TO_IMAGE_KIND, TextToImage};
 use atelier_peer::peer_service::{PeerService, PeerServiceParts};
 use atelier_peer::ports::engine::{
     DrawRequest, Engine, EngineError, EngineEvent, EngineInfo, EngineState, EngineStep, Picture,
+    StageTimes,
 };
 use atelier_peer::ports::members::{Members, MembersError};
 use atelier_peer::ports::shelf::{MemoryShelf, Shelf};
@@ -386,7 +387,13 @@ impl Engine for FakeEngine {
                     return Err(failures.remove(0));
                 }
                 let stage = "denoise".to_owned();
-                let told = EngineStep { stage, image: 0, step, steps: self.steps };
+                let told = EngineStep {
+                    stage,
+                    image: 0,
+                    step,
+                    steps: self.steps,
+                    spent: StageTimes::default(),
+                };
                 let _ = events.try_send(EngineEvent::Step(told));
             }
             let data = [b"picture of ", &request.parameters[..]].concat().into();

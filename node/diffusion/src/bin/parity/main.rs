@@ -25,11 +25,22 @@ use golden::{Report, Set};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [golden, out] = &arguments[..] else {
-        eprintln!("usage: parity GOLDEN OUT");
-        return ExitCode::from(2);
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let report = match words[..] {
+        [golden, out] => check::<Flex>(Path::new(golden), Path::new(out), &FlexDevice),
+        #[cfg(feature = "cuda")]
+        [golden, out, "cuda"] => {
+            type Gpu = burn_cuda::Cuda<f32, i32>;
+            check::<Gpu>(Path::new(golden), Path::new(out), &burn_cuda::CudaDevice::default())
+        }
+        _ => {
+            eprintln!(
+                "usage: parity GOLDEN OUT, and a third word `cuda` in a build with that feature"
+            );
+            return ExitCode::from(2);
+        }
     };
-    match check::<Flex>(Path::new(golden), Path::new(out), &FlexDevice) {
+    match report {
         Ok(report) => report.conclude(),
         Err(error) => {
             eprintln!("error: {error:#}");
