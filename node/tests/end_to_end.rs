@@ -1,5 +1,7 @@
 //! Real peers, real sockets, real engines, and processes that are really killed.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::{Duration, Instant};
