@@ -17,6 +17,8 @@ use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, StageTimes};
 const STEPS_DEFAULT: u32 = 8;
 /// A loading message is sent no more often than after so many bytes; the peer only shows it.
 const LOADING_BYTES: u64 = 4 << 20;
+/// How far the engine steps back: where it draws on the peer's own cores, a heartbeat must not wait for a picture.
+const NICENESS: i32 = 10;
 const MEDIA_TYPE: &str = "image/png";
 
 /// Loads a model, then draws what the peer asks for until it closes the pipe.
@@ -24,6 +26,9 @@ const MEDIA_TYPE: &str = "image/png";
 /// # Errors
 /// When the model cannot be loaded or the pipe fails; the text names the file and what to do.
 pub(crate) fn run(model: &Path, backend: BackendChoice) -> Result<()> {
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::warn!(%error, "the engine keeps its priority");
+    }
     let mut server = EngineServer::new(io::stdout().lock());
     let pipeline = load(model, backend, &mut server)?;
     let edge = pipeline.config().autoencoder.sample_size;
