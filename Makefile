@@ -10,6 +10,10 @@ GOLDEN  ?= node/diffusion/tests/golden
 OUT     ?= target/parity
 SEEDS   ?= 200
 
+# Handed over by the environment, so that the shell never reads a prompt.
+export MODEL PROMPT SEED
+BIN = $(or $(CARGO_TARGET_DIR),target)/release
+
 # With a CUDA driver the engine is built for it; without one that build would cost minutes for nothing.
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
@@ -26,7 +30,7 @@ tools: ## Name what a build needs and this machine lacks.
 demo: tools ## Build, start three peers, draw a picture: make demo PROMPT="a dog on a red background" SEED=7
 	@echo "building (the first time takes minutes, later ones seconds) $(if $(CUDA),with CUDA,for the CPU)"
 	@$(BUILD)
-	@target/release/atelier demo --model "$(MODEL)" --prompt "$(PROMPT)" --seed "$(SEED)" --directory demo
+	@"$(BIN)/atelier" demo --model "$$MODEL" --prompt "$$PROMPT" --seed "$$SEED" --directory demo
 
 test: tools ## Everything that CI runs: formatting, lints, all tests.
 	@.ci/test

@@ -73,8 +73,13 @@ fn log_to_stderr(text: &str) -> Result<()> {
     Ok(())
 }
 
+/// What openraft says of each failed heartbeat, each call to a dead peer and each call to a stopped node, ten
+/// times a second and more, is left out.
+const QUIET: &str = "openraft=warn,openraft::core::heartbeat=off,openraft::replication=off,\
+                     openraft::engine::handler::replication_handler=off,openraft::raft::raft_inner=off";
+
 /// A later directive outranks an earlier one, so whoever wants to hear more of openraft can.
 fn filter(text: &str) -> Result<EnvFilter> {
-    let all = format!("openraft=warn,{text}");
+    let all = format!("{QUIET},{text}");
     EnvFilter::try_new(all).with_context(|| format!("log filter `{text}`"))
 }

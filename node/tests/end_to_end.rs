@@ -163,6 +163,16 @@ async fn a_cancelled_job_frees_its_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_that_are_told_to_leave_leave_in_good_order() {
+    let mut cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
+    cluster.leader().await;
+    cluster.terminate_all();
+    for id in cluster.ids() {
+        assert!(cluster.log_of(id).contains("peer has left"), "peer {id} did not leave in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_minority_refuses_and_says_so() {
     let mut cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
     let leader = cluster.leader().await;
@@ -184,6 +194,8 @@ async fn alone(cluster: &Cluster, left: u64) {
     };
     let client = atelier_client::Client::connect([cluster.address(left)], options).unwrap();
     let error = client.submit(&picture(PROMPT, 1, 0)).await.expect_err("no majority, no promise");
+    let status = client.status().await.expect("a peer that is left alone tells how it is");
+    assert_eq!(status.node, left);
     use atelier_client::Error::{Unavailable, UnknownOutcome};
     assert!(matches!(error, Unavailable { .. } | UnknownOutcome { .. }), "{error}");
     let alive = get(cluster, left, "/livez").await;
@@ -202,7 +214,12 @@ async fn alone(cluster: &Cluster, left: u64) {
 async fn probes_and_metrics_answer() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() });
     assert_eq!(get(&cluster, 1, "/livez").await.0, 200);
-    assert_eq!(get(&cluster, 1, "/readyz").await.0, 200);
+    // A cluster of one asks nobody, so it stays ready when nothing happens.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(LEASE_MS) {
+        assert_eq!(get(&cluster, 1, "/readyz").await.0, 200);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let (status, body) = get(&cluster, 1, "/health").await;
     assert_eq!((status, body.trim()), (200, r#"{"status":"healthy"}"#));
     let (status, body) = get(&cluster, 1, "/metrics").await;

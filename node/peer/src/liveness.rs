@@ -9,7 +9,7 @@
 //! from the moment its leadership began (as etcd does with its leases). For assignments it waits
 //! until it hears.
 
-use atelier_state::job::JobId;
+use atelier_state::job::{JobId, Phase};
 use atelier_state::lease::FencingToken;
 use atelier_state::limits;
 use atelier_state::roster::{Node, NodeId};
@@ -119,6 +119,20 @@ impl Liveness {
     ) -> Option<Duration> {
         let heard = self.heard.get(&node).filter(|heard| heard.incarnation == incarnation)?;
         heard.running.contains(&lease).then_some(heard.at)
+    }
+
+    /// Counts what a node still draws though the lease was taken away: revoked or cancelled.
+    ///
+    /// What it has finished itself does not count: the next beat no longer lists it.
+    pub fn lingering(&self, node: NodeId, state: &State) -> usize {
+        let Some(heard) = self.heard.get(&node) else { return 0 };
+        let ended = |(job, token): &&(JobId, FencingToken)| {
+            let Some(job) = state.job(*job) else { return true };
+            let newest = job.last_token == Some(*token);
+            let finished = matches!(job.phase, Phase::Succeeded | Phase::Failed);
+            !newest || !(job.lease().is_some() || finished)
+        };
+        heard.running.iter().filter(ended).count()
     }
 
     /// Returns the time after which silence is judged.

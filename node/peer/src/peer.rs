@@ -53,6 +53,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// How long a leader that leaves waits for its heir; a transfer takes some milliseconds.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 /// For one task to end after it was told to; then it is dropped where it stands.
 const TASK_END_MAX: Duration = Duration::from_secs(8);
 
@@ -277,15 +279,17 @@ impl Peer {
     /// themselves.
     async fn hand_over(&self) {
         let status = self.raft.status().borrow().clone();
-        if !status.is_leader {
+        if !status.is_leader || !status.quorum_acked {
             return;
         }
         let others = status.matched.iter().filter(|(node, _)| **node != status.node);
         let voters = others.filter(|(node, _)| status.voters.contains(node));
         let Some((heir, _)) = voters.max_by_key(|(_, matched)| **matched) else { return };
-        match self.raft.transfer_leader(*heir).await {
-            Ok(()) => tracing::info!(leader = heir.0, "handed the lead over"),
-            Err(error) => tracing::warn!(leader = heir.0, %error, "lead not handed over"),
+        // Where all leave at once the heir leaves too, and nobody takes over.
+        match tokio::time::timeout(HAND_OVER_MAX, self.raft.transfer_leader(*heir)).await {
+            Ok(Ok(())) => tracing::info!(leader = heir.0, "handed the lead over"),
+            Ok(Err(error)) => tracing::warn!(leader = heir.0, %error, "lead not handed over"),
+            Err(_) => tracing::warn!(leader = heir.0, "the heir does not take the lead"),
         }
     }
 }

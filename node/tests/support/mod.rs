@@ -120,6 +120,18 @@ impl Cluster {
         }
     }
 
+    /// Tells all peers to leave, and waits until each has, with success.
+    pub fn terminate_all(&mut self) {
+        for id in self.ids() {
+            let pid = Pid::from_raw(self.pid(id) as i32).expect("a pid is not 0");
+            kill_process(pid, Signal::TERM).expect("a signal to a process of ours");
+        }
+        for peer in self.peers.values_mut() {
+            let mut child = peer.child.take().expect("the peer runs");
+            assert!(child.wait().expect("it ends").success(), "peer {} left badly", peer.id);
+        }
+    }
+
     /// Freezes a peer and the engine that it owns.
     pub fn freeze(&self, id: u64) {
         self.signal_family(id, Signal::STOP);

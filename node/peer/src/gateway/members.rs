@@ -2,7 +2,7 @@
 
 use super::convert::{self, Opinion};
 use super::leader::Change;
-use super::{CATCH_UP_MAX, Gateway};
+use super::{CATCH_UP_MAX, Gateway, OPINIONS_MAX};
 use crate::ports::RaftStatus;
 use atelier_proto::client::v1 as wire;
 use atelier_state::{AllocateNode, Command, NodeId, RemoveNode, Reply, State};
@@ -91,7 +91,7 @@ impl Gateway {
     pub(super) async fn opinions(&self) -> BTreeMap<NodeId, Opinion> {
         let own =
             || BTreeMap::from([(self.raft_status().node, Opinion { alive: true, matched: 0 })]);
-        self.leader.opinions(CATCH_UP_MAX).await.unwrap_or_else(|_| own())
+        self.leader.opinions(OPINIONS_MAX).await.unwrap_or_else(|_| own())
     }
 
     /// A member as soon as this peer's status shows the change, or after a while as it is.

@@ -46,6 +46,10 @@ const DEADLINE_MAX: Duration = Duration::from_secs(600);
 /// How long a read waits for the local view to catch up before it tells what it sees.
 const CATCH_UP_MAX: Duration = Duration::from_secs(2);
 
+/// How long a read waits for the leader's opinions before it tells what this peer knows by itself. Shorter than
+/// the patience of whoever asks how a cluster without a leader is.
+const OPINIONS_MAX: Duration = Duration::from_millis(500);
+
 /// The gRPC front door of one peer.
 pub(crate) struct Gateway {
     pub(crate) log: Arc<dyn Log>,

@@ -25,9 +25,11 @@ use crate::liveness::{Liveness, LivenessTable};
 use crate::ports::Clock;
 use crate::ports::{Log, ProposeError, RaftStatus};
 use crate::view::View;
+use atelier_state::NodeId;
 use atelier_state::command::Command;
 use atelier_state::limits::{ENTRY_COMMANDS_MAX, FORGET_JOBS_MAX};
 use atelier_state::reply::Reply;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -79,6 +81,9 @@ pub struct Leader {
     arrivals: watch::Receiver<u64>,
     // Term and deciders of the present leadership.
     leading: Option<(u64, Deciders)>,
+    led_since: Duration,
+    // Members that were told to have fallen silent.
+    silent: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +100,8 @@ impl Leader {
     pub fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>, liveness: Arc<LivenessTable>) -> Leader {
         let (status, view) = (log.status(), log.view());
         let arrivals = liveness.arrivals();
-        Leader { log, clock, liveness, status, view, arrivals, leading: None }
+        let (led_since, silent) = (Duration::ZERO, BTreeSet::new());
+        Leader { log, clock, liveness, status, view, arrivals, leading: None, led_since, silent }
     }
 
     /// Acts until `shutdown`, or until the log is gone.
@@ -153,7 +159,9 @@ impl Leader {
             (None, false) => false,
             (_, true) => {
                 tracing::info!(%node, term, "leader loops begin");
-                self.liveness.lead(self.clock.now());
+                self.led_since = self.clock.now();
+                self.silent.clear();
+                self.liveness.lead(self.led_since);
                 self.leading = Some((term, Deciders::default()));
                 true
             }
@@ -168,6 +176,7 @@ impl Leader {
 
     /// Decides and proposes; the log answers when the view shows the result.
     async fn round(&mut self) {
+        self.tell_silence();
         let Some((_, deciders)) = &mut self.leading else { return };
         let view = self.view.borrow_and_update().clone();
         self.arrivals.mark_unchanged();
@@ -201,6 +210,27 @@ impl Leader {
             // A repeat is refused by `apply` where the first one took effect.
             None => tracing::warn!(commands = commands.len(), "leader's proposal takes long"),
         }
+    }
+
+    /// Logs which members have fallen silent and which speak again, once for each change.
+    fn tell_silence(&mut self) {
+        let (now, liveness) = (self.clock.now(), self.liveness.get());
+        // Each member has a lease's time to find a new leader.
+        if now.saturating_sub(self.led_since) <= liveness.lease() {
+            return;
+        }
+        let status = self.status.borrow();
+        let members = status.voters.union(&status.learners).filter(|node| **node != status.node);
+        let silent = members.copied().filter(|node| !liveness.is_alive(now, *node)).collect();
+        for node in self.silent.symmetric_difference(&silent) {
+            if silent.contains(node) {
+                tracing::warn!(%node, "a member does not answer");
+            } else {
+                tracing::info!(%node, "a member answers again");
+            }
+        }
+        drop(status);
+        self.silent = silent;
     }
 }
 

@@ -29,7 +29,13 @@ impl Scheduler {
             return Vec::new();
         }
         let alive = liveness.alive(now, &view.state);
-        let trusted = alive.difference(shunned).copied().collect();
+        // An attempt that is no lease any more holds its engine up to the next step; others would wait for it.
+        let held = |node: &&NodeId| {
+            let slots = view.state.node(**node).map_or(0, |node| node.slots as usize);
+            let lingering = liveness.lingering(**node, &view.state);
+            lingering > 0 && view.state.leased_count_of(**node) + lingering >= slots
+        };
+        let trusted = alive.difference(shunned).filter(|node| !held(node)).copied().collect();
         place(&view.state, &trusted, limit).into_iter().map(Command::Assign).collect()
     }
 }

@@ -257,3 +257,34 @@ proptest! {
         prop_assert_eq!(left, (first..=jobs).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn an_engine_that_still_draws_a_cancelled_job_gets_no_other() {
+    let mut world = World::new();
+    let cancelled = JobId(1);
+    world.apply(&[register(1, 1, 1), Command::Submit(submit(1))]);
+    let assign = Assign { job: cancelled, node: NodeId(1), incarnation: 1 };
+    let replies = world.apply(&[Command::Assign(assign)]);
+    let [Reply::Assigned { token }] = replies[..] else { panic!("{replies:?}") };
+    let cancel =
+        atelier_state::command::Cancel { job: cancelled, reason: String::new(), finished_ms: 0 };
+    world.apply(&[register(2, 1, 1), Command::Cancel(cancel)]);
+    world.apply(&[Command::Submit(submit(2)), Command::Submit(submit(3))]);
+    let beat = |node, running| Beat { node: NodeId(node), incarnation: 1, running };
+    world.liveness.beat(world.now, beat(1, vec![(cancelled, token)]));
+    world.liveness.beat(world.now, beat(2, Vec::new()));
+
+    let nodes = |world: &mut World| -> Vec<NodeId> {
+        let view = View { state: world.state.clone(), applied: world.state.applied() };
+        let commands = world.deciders.decide(world.now, &view, &world.liveness);
+        let node = |command: &Command| match command {
+            Command::Assign(assign) => Some(assign.node),
+            _ => None,
+        };
+        commands.iter().filter_map(node).collect()
+    };
+    assert_eq!(nodes(&mut world), [NodeId(2)]);
+    // It has come to its step's end and says so.
+    world.liveness.beat(world.now, beat(1, Vec::new()));
+    assert_eq!(nodes(&mut world), [NodeId(1), NodeId(2)]);
+}

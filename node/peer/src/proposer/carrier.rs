@@ -63,7 +63,7 @@ impl Carrier {
                 return;
             }
             let before = leadership(&self.parts.log.status().borrow());
-            match self.attempt(&batch, hint.take()).await {
+            match self.attempt(&batch, before, hint.take()).await {
                 Outcome::Replies(proposed) => return answer(batch, proposed),
                 Outcome::Hopeless(failure) => return fail(batch, &failure),
                 Outcome::NotTaken(address) => hint = address,
@@ -77,7 +77,7 @@ impl Carrier {
         }
     }
 
-    async fn attempt(&self, batch: &[Ask], hint: Option<String>) -> Outcome {
+    async fn attempt(&self, batch: &[Ask], before: Leadership, hint: Option<String>) -> Outcome {
         let way = match way(&self.parts.log.status().borrow(), hint) {
             Ok(way) => way,
             Err(failure) => return Outcome::Hopeless(failure),
@@ -93,7 +93,14 @@ impl Carrier {
         let within = latest.saturating_sub(now);
         let outcome = match way {
             Way::Here => self.propose_here(commands, within).await,
-            Way::To(address) => self.forward(&address, commands, within).await,
+            Way::To(address) => tokio::select! {
+                biased;
+                outcome = self.forward(&address, commands, within) => outcome,
+                // One that is frozen would keep the call for all its time.
+                () = self.another_leads(before) => {
+                    Outcome::Unknown("the leader changed meanwhile".to_owned())
+                }
+            },
             Way::Nowhere => unreachable!("left above"),
         };
         if matches!(outcome, Outcome::NotTaken(_) | Outcome::Hopeless(_)) {
@@ -164,8 +171,17 @@ impl Carrier {
         }
     }
 
+    /// Returns when this node has another leader than before.
+    async fn another_leads(&self, before: Leadership) {
+        let mut status = self.parts.log.status();
+        let changed = |status: &RaftStatus| status.leader.is_some() && leadership(status) != before;
+        if status.wait_for(changed).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits for another leader, but no longer than the back-off with its jitter.
-    async fn wait(&self, before: (Option<NodeId>, bool), backoff: Duration) {
+    async fn wait(&self, before: Leadership, backoff: Duration) {
         let mut random = [0; 1];
         self.parts.entropy.fill(&mut random);
         let wait = backoff / 2 + backoff * u32::from(random[0]) / 512;
@@ -178,7 +194,10 @@ impl Carrier {
     }
 }
 
-fn leadership(status: &RaftStatus) -> (Option<NodeId>, bool) {
+/// Who leads, and whether this node may propose.
+type Leadership = (Option<NodeId>, bool);
+
+fn leadership(status: &RaftStatus) -> Leadership {
     (status.leader, status.is_leader)
 }
 

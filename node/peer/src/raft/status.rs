@@ -113,7 +113,9 @@ fn status_of(
     let leader = metrics.vote.leader_id();
     let current = metrics.last_applied.is_some_and(|id| id.committed_leader_id() == leader);
     let lease = Duration::from_millis(options.election_ms_max);
-    let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() <= lease);
+    // A leader without other voters asks nobody, and needs nobody.
+    let alone = membership.voter_ids().eq([options.node.0]);
+    let acked = alone || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() <= lease);
     // Twice the lease: a loaded machine that delays a heartbeat or two is no partition.
     let follows = leads || heard.within(2 * lease);
     let nodes = |ids: &mut dyn Iterator<Item = u64>| ids.map(NodeId).collect();

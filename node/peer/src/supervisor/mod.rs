@@ -103,6 +103,9 @@ impl SupervisorSettings {
     }
 }
 
+/// How long a worker without leases says farewell.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+
 /// A lease by its job and its token.
 pub(crate) type LeaseKey = (JobId, FencingToken);
 
@@ -312,7 +315,11 @@ impl Supervisor {
     /// pictures may say so first.
     async fn drain(&mut self) {
         let node = self.settings.node;
-        let late = self.parts.clock.sleep(self.settings.drain);
+        // Without leases nothing is lost when nobody hears the farewell, as where all leave at once.
+        let leases = self.view.borrow().state.leases_of(node).count();
+        let patience =
+            if leases == 0 { FAREWELL_MAX.min(self.settings.drain) } else { self.settings.drain };
+        let late = self.parts.clock.sleep(patience);
         self.running.retain(|_, running| {
             let answers = running.answers.load(Ordering::SeqCst);
             if !answers {
