@@ -6,6 +6,7 @@ use std::time::Duration;
 use atelier_client::{JobId, NodeId, Phase};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
+use super::member;
 use super::output::Format;
 
 const EXIT_CODES: &str = "\
@@ -228,6 +229,7 @@ pub(super) enum MemberCommand {
     /// Add a peer as a learner, and print the id that it is to be started with
     Add {
         /// Of its gRPC, http://host:port
+        #[arg(value_parser = member::address)]
         address: String,
         #[command(flatten)]
         consent: Consent,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use atelier_client::{ArtifactError, ConnectError, Error, GenerateError, Tried};
 
 use super::json;
-use super::output::Format;
+use super::output::{Format, plain_lines};
 
 /// How a command ended. The numbers are a promise; `atelier --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,15 +75,17 @@ impl Failure {
             true => format!("\x1b[1;{code}m{word}\x1b[0m"),
             false => word.to_owned(),
         };
-        let mut text = format!("{} {}\n", mark("error:", "31"), self.what);
+        // Indented, no line of what others wrote passes for one of ours.
+        let plain = |text: &str| plain_lines(text).replace('\n', "\n  ");
+        let mut text = format!("{} {}\n", mark("error:", "31"), plain(&self.what));
         for why in &self.why {
-            text.push_str(&format!("  {why}\n"));
+            text.push_str(&format!("  {}\n", plain(why)));
         }
         if let Some(leader) = &self.leader {
-            text.push_str(&format!("  the leader is at {leader}\n"));
+            text.push_str(&format!("  the leader is at {}\n", plain(leader)));
         }
         for hint in &self.hints {
-            text.push_str(&format!("{} {hint}\n", mark("hint:", "36")));
+            text.push_str(&format!("{} {}\n", mark("hint:", "36"), plain(hint)));
         }
         text
     }

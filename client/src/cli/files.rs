@@ -22,18 +22,25 @@ pub(super) fn write(output: &Path, images: &[Image]) -> anyhow::Result<Vec<PathB
 
 /// Beside its place first and then renamed, so that a reader never sees half a picture.
 fn write_one(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let mut builder = tempfile::Builder::new();
     // Readable as any other new file: the process's mask takes away what it should.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let mut file = builder.prefix(".atelier-").permissions(mode).tempfile_in(directory)?;
-    file.write_all(bytes)?;
+    let builder = builder.prefix(".atelier-").permissions(mode);
+    // The error's own text names the temporary file, which tells nobody anything.
+    let made = builder.tempfile_in(directory(path));
+    let mut file = made.map_err(|error| std::io::Error::from(error.kind()))?;
+    file.as_file_mut().write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path)?;
+    file.persist(path).map_err(|failed| failed.error)?;
     Ok(())
+}
+
+/// Where the file lies.
+pub(super) fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// `cat.png` for one image; `cat-0.png`, `cat-1.png` for several.

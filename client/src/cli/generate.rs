@@ -29,6 +29,9 @@ pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, F
         let what = format!("{} images do not fit into standard output; use -o FILE", args.images);
         return Err(Failure::new(Exit::Usage, what));
     }
+    if let Some(output) = &args.output {
+        check_output(output)?;
+    }
     let mut timeline = Timeline::new(Instant::now());
     let mut progress = Progress::new();
     progress.say(&format!("submitting job {}", submission.job));
@@ -46,6 +49,29 @@ pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, F
     deliver(context, args.output, &Generated { accepted, job, images }, Some(&timeline))
 }
 
+/// Refuses a place for pictures that cannot be one, before anything is drawn for it.
+pub(super) fn check_output(output: &Path) -> Result<(), Failure> {
+    if output == Path::new(STDOUT) {
+        return Ok(());
+    }
+    let refuse = |why, hint: String| {
+        let what = format!("cannot write {}: {why}", output.display());
+        Err(Failure::new(Exit::Usage, what).hint(hint))
+    };
+    if output.is_dir() || output.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        let file = output.join("picture.png");
+        return refuse("it is a directory", format!("name a file, such as {}", file.display()));
+    }
+    let directory = files::directory(output);
+    if !directory.is_dir() {
+        return refuse(
+            "its directory is missing",
+            format!("make it: mkdir -p {}", directory.display()),
+        );
+    }
+    Ok(())
+}
+
 /// Writes the pictures and says what came of the job.
 pub(super) fn deliver(
     context: &Context,
@@ -58,14 +84,17 @@ pub(super) fn deliver(
         let what = format!("job {} succeeded, but it names no picture", job.job);
         return Err(Failure::new(Exit::Failed, what));
     }
+    let not_lost = |failure: Failure| {
+        failure.hint(format!("the cluster has it: atelier job fetch {} --to FILE", job.job))
+    };
     if output.as_deref() == Some(Path::new(STDOUT)) {
         for image in images {
-            context.output.bytes(&image.bytes)?;
+            context.output.bytes(&image.bytes).map_err(not_lost)?;
         }
         return Ok(Exit::Ok);
     }
     let output = output.unwrap_or_else(|| PathBuf::from(format!("{}.png", job.job)));
-    let paths = files::write(&output, images)?;
+    let paths = files::write(&output, images).map_err(|error| not_lost(error.into()))?;
     let files: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     if context.output.is_json() {
         let seconds = timeline

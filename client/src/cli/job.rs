@@ -6,8 +6,8 @@ use atelier_client::{Accepted, Generated, Job, JobId, Phase};
 
 use super::args::{JobCommand, PhaseArg};
 use super::failure::{Exit, Failure};
-use super::generate::deliver;
-use super::json::{self, Body, Document, JobView};
+use super::generate::{check_output, deliver};
+use super::json::{Body, Document, JobView};
 use super::output::{Output, dash, note, short};
 use super::progress::Progress;
 use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE};
@@ -107,7 +107,7 @@ async fn watch(context: &Context, id: JobId) -> Result<Exit, Failure> {
     while let Some(event) = watch.next().await {
         let event = event?;
         if context.output.is_json() {
-            context.output.line(&json::line(&Document::event(&event)))?;
+            context.output.document_line(&Document::event(&event))?;
         } else {
             progress.tell(&event);
         }
@@ -134,6 +134,9 @@ const fn ended(phase: Phase) -> &'static str {
 }
 
 async fn fetch(context: &Context, id: JobId, to: Option<PathBuf>) -> Result<Exit, Failure> {
+    if let Some(to) = &to {
+        check_output(to)?;
+    }
     let client = context.patient_client()?;
     // Asked first, so that an unknown id fails at once rather than being waited for.
     let known = client.job(id).await?;

@@ -1,6 +1,7 @@
 //! `atelier member`: who belongs to the cluster, and who decides in it.
 
 use std::io::{IsTerminal, Write};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use atelier_client::{Client, Member, NodeId};
 
@@ -110,14 +111,48 @@ fn report(
         ChangeKind::Add => {
             context.output.line(&node.to_string())?;
             note(&format!(
-                "start its process with node = {node} and join = true; when `atelier status` \
-                 shows that it has caught up: atelier member promote {node}"
+                "start its process:\n  {}\nNAME must be the cluster's name: the key `cluster` in \
+                 the configuration of the running peers\nwhen `atelier status` shows that it has \
+                 caught up: atelier member promote {node}",
+                start_command(node, &change.address)
             ));
         }
         ChangeKind::Promote => context.output.line(&format!("member {node} is a voter"))?,
         ChangeKind::Remove => context.output.line(&format!("member {node} is removed"))?,
     }
     Ok(Exit::Ok)
+}
+
+/// Reads the address of a member as strictly as the cluster does.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    let read = split(text).map(|_| text.to_owned());
+    read.ok_or_else(|| "expected http://host:port".to_owned())
+}
+
+/// Host and port of an address.
+fn split(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.strip_prefix("http://")?.rsplit_once(':')?;
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
+    let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(plain),
+    };
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    host_fits.then_some((host, port))
+}
+
+/// The command line of the peer that is to serve at the address.
+fn start_command(node: NodeId, address: &str) -> String {
+    let (host, port) = split(address).unwrap_or(("HOST", 7861));
+    // HTTP goes below gRPC, as in the daemon's defaults.
+    let http = if port > 1 { port - 1 } else { port + 1 };
+    let listen = if format!("{host}:{port}").parse::<SocketAddr>().is_ok() {
+        format!("--grpc {host}:{port} --http {host}:{http}")
+    } else {
+        // A name can be dialled and not listened on.
+        format!("--grpc 0.0.0.0:{port} --http 0.0.0.0:{http} --advertise {address}")
+    };
+    format!("atelierd start --join --node {node} --cluster NAME {listen} --data DIR --model DIR")
 }
 
 /// Asks to type the id: a removal is not undone by adding, since ids are never used again.
@@ -142,4 +177,36 @@ async fn confirm(change: &Change) -> Result<(), Failure> {
             .why([format!("expected {expected}, got {:?}", line.trim())]));
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_new_member_is_read_strictly() {
+        for good in ["http://127.0.0.1:7861", "http://[::1]:1", "http://peer-4.lan:65535"] {
+            assert_eq!(address(good).unwrap(), good);
+        }
+        for bad in
+            ["", "127.0.0.1:1", "https://a:1", "http://a", "http://a:0", "http://:1", "http://a:1/"]
+        {
+            assert!(address(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_member_listens_where_it_is_dialled() {
+        assert_eq!(
+            start_command(4, "http://[::1]:7891"),
+            "atelierd start --join --node 4 --cluster NAME --grpc [::1]:7891 --http [::1]:7890 \
+             --data DIR --model DIR"
+        );
+        assert_eq!(
+            start_command(4, "http://peer-4:7891"),
+            "atelierd start --join --node 4 --cluster NAME --grpc 0.0.0.0:7891 --http \
+             0.0.0.0:7890 --advertise http://peer-4:7891 --data DIR --model DIR"
+        );
+    }
 }

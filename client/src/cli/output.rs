@@ -34,12 +34,17 @@ impl Output {
 
     /// Prints a document, indented.
     pub(super) fn document(self, document: &Document) -> Result<(), Failure> {
-        self.line(&json::pretty(document))
+        self.bytes(format!("{}\n", json::pretty(document)).as_bytes())
     }
 
-    /// Prints a line on standard output.
+    /// Prints a document on one line.
+    pub(super) fn document_line(self, document: &Document) -> Result<(), Failure> {
+        self.bytes(format!("{}\n", json::line(document)).as_bytes())
+    }
+
+    /// Prints a line, or several, on standard output.
     pub(super) fn line(self, text: &str) -> Result<(), Failure> {
-        self.bytes(format!("{text}\n").as_bytes())
+        self.bytes(format!("{}\n", plain_lines(text)).as_bytes())
     }
 
     /// Writes to standard output. A reader who has seen enough is no failure.
@@ -65,12 +70,12 @@ impl Output {
         if !self.terminal {
             let mut text = header.join("\t");
             for row in rows {
-                let cells: Vec<_> =
-                    row.iter().map(|cell| cell.replace(['\t', '\n'], " ")).collect();
+                let cells: Vec<_> = row.iter().map(|cell| plain(cell)).collect();
                 text.push('\n');
                 text.push_str(&cells.join("\t"));
             }
-            return self.line(&text);
+            text.push('\n');
+            return self.bytes(text.as_bytes());
         }
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
@@ -78,7 +83,7 @@ impl Output {
         table.set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(header.iter().map(|name| name.to_uppercase()));
         for row in rows {
-            table.add_row(row);
+            table.add_row(row.iter().map(|cell| plain(cell)));
         }
         self.line(&table.trim_fmt())
     }
@@ -87,7 +92,17 @@ impl Output {
 /// Says something that is no result, on standard error.
 pub(super) fn note(text: &str) {
     // A note that cannot be told is not worth an error.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", plain_lines(text));
+}
+
+/// Without control characters: what others wrote must not steer the terminal.
+pub(super) fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// The same, but for the ends of lines.
+pub(super) fn plain_lines(text: &str) -> String {
+    text.replace(|letter: char| letter.is_control() && letter != '\n', " ")
 }
 
 /// A time that passed, in its largest unit.

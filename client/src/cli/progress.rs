@@ -6,7 +6,7 @@ use std::time::Duration;
 use atelier_client::{Event, NodeId, Phase, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::note;
+use super::output::{note, plain};
 
 /// How often the live line moves while nothing happens.
 const TICK: Duration = Duration::from_millis(120);
@@ -33,13 +33,13 @@ impl Progress {
 
     pub(super) fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.set_message(text.to_owned()),
+            Some(bar) => bar.set_message(plain(text)),
             None => note(text),
         }
     }
 
     pub(super) fn tell(&mut self, event: &Event) {
-        for line in self.narrator.tell(event) {
+        for line in self.narrator.tell(event).iter().map(|line| plain(line)) {
             match &self.bar {
                 // A move is worth a line that stays; the rest lives in one line.
                 Some(bar) if line.starts_with("moved") => bar.println(line),

@@ -166,6 +166,23 @@ fn the_demo_draws_and_leaves_nobody_behind() {
 }
 
 #[test]
+fn the_leader_is_stopped_last() {
+    // Peer 1 leads; were all asked at once, the others would end after it.
+    let serve = serving().replace("exec ", "");
+    let place = place(&format!(
+        "trap 'case $config in *peer-1.toml) ;; *) sleep 0.5 ;; esac; echo $config >> $0.ends; \
+         exit 0' TERM\n{serve} &\nwait"
+    ));
+    let output = place.demo(some_port(), &["--timeout", "60s"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let ends = std::fs::read_to_string(place.directory.path().join("atelierd.ends")).unwrap();
+    let ends: Vec<_> = ends.lines().collect();
+    assert_eq!(ends.len(), 3, "{ends:?}");
+    assert!(ends[2].ends_with("peer-1.toml"), "{ends:?}");
+    place.assert_nobody_left(3);
+}
+
+#[test]
 fn a_busy_port_moves_the_demo_and_is_told() {
     let place = place(&serving());
     let port = some_port();

@@ -17,7 +17,7 @@ use anyhow::{Context as _, bail, ensure};
 use atelier_client::{Client, NodeId, Options, Submission, Survey, TextToImage};
 use std::io::IsTerminal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::args::DemoArgs;
 use super::failure::{Exit, Failure};
@@ -27,11 +27,13 @@ use super::progress::Progress;
 use super::timeline::Timeline;
 use super::{Context, PATIENCE_DRAW};
 use layout::Layout;
-use peers::Peers;
+use peers::{Peers, STOP_TIMEOUT};
 use report::Report;
 
 /// How often a peer that starts is looked at.
 const POLL: Duration = Duration::from_millis(50);
+/// Without an answer by then all peers are stopped at once.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that died is started again after this: time to see the others go on without it.
 const RESTART_PAUSE: Duration = Duration::from_secs(10);
 
@@ -83,11 +85,21 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> Result<Exit, Failu
     };
     note("stopping the peers");
     tokio::select! {
-        () = peers.stop() => {}
+        () = stop(&layout, &mut peers) => {}
         // Asked twice: `Peers` kills what is left when it is dropped.
         () = signals.recv() => {}
     }
     result
+}
+
+/// Stops the peers, the one that leads by now last.
+async fn stop(layout: &Layout, peers: &mut Peers) {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    let leader = match Client::connect(layout.endpoints(), Options::default()) {
+        Ok(client) => timeout(LEADER_TIMEOUT, client.survey()).await.ok(),
+        Err(_) => None,
+    };
+    peers.stop(leader.and_then(|survey| survey.leader()), deadline).await;
 }
 
 /// Finds the daemon and the model, and lays out the cluster's directory.

@@ -25,7 +25,7 @@ use super::layout::{Layout, Node};
 /// What a peer prints when it serves.
 const READY: &str = "Running on local URL";
 /// A peer that has not stopped after this is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a log is shown when a peer fails.
 const TAIL_LINES: usize = 20;
 /// How much of a log is read for that, and for the ready line.
@@ -108,24 +108,26 @@ impl Peers {
         Ok(true)
     }
 
-    /// Asks all to stop, waits, and kills those that did not.
+    /// Asks all to stop, the leader last, waits, and kills those that did not.
+    ///
+    /// A leader that went first would hand over to a peer that goes too. For the others it waits
+    /// half the time at most, so that it has the other half.
     ///
     /// # Cancel safety
     /// When dropped, what is left is killed as `self` is dropped.
-    pub(super) async fn stop(&mut self) {
-        for peer in self.children.values_mut() {
-            if peer.poll().is_none() {
-                // It may have ended meanwhile; then there is nothing to stop.
-                let _ = kill_process(peer.pid, Signal::TERM);
+    pub(super) async fn stop(&mut self, leader: Option<NodeId>, deadline: Instant) {
+        let followers_until = deadline - STOP_TIMEOUT / 2;
+        let of = |last: bool| move |id: &NodeId| (Some(*id) == leader) == last;
+        for (chosen, until) in [(of(false), followers_until), (of(true), deadline)] {
+            for (_, peer) in self.children.iter_mut().filter(|(id, _)| chosen(id)) {
+                peer.terminate();
+            }
+            for (_, peer) in self.children.iter_mut().filter(|(id, _)| chosen(id)) {
+                peer.wait(until).await;
             }
         }
-        let deadline = Instant::now() + STOP_TIMEOUT;
         for peer in self.children.values_mut() {
-            if peer.ended.is_none()
-                && let Ok(Ok(status)) = timeout_at(deadline, peer.child.wait()).await
-            {
-                peer.ended = Some(status);
-            }
+            peer.wait(deadline).await;
             peer.kill_group();
             if peer.ended.is_none() {
                 peer.ended = peer.child.wait().await.ok();
@@ -166,6 +168,23 @@ impl Peer {
             }
         }
         self.ended
+    }
+
+    /// Asks it to stop.
+    fn terminate(&mut self) {
+        if self.poll().is_none() {
+            // It may have ended meanwhile; then there is nothing to stop.
+            let _ = kill_process(self.pid, Signal::TERM);
+        }
+    }
+
+    /// Waits for its end, until then at most.
+    async fn wait(&mut self, until: Instant) {
+        if self.ended.is_none()
+            && let Ok(Ok(status)) = timeout_at(until, self.child.wait()).await
+        {
+            self.ended = Some(status);
+        }
     }
 
     /// Takes down the whole group: the engine is a child of the peer.
