@@ -18,7 +18,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 
-.PHONY: help tools demo test check simulate reproduce parity bench acceptance verify fix train
+.PHONY: help tools demo test check simulate reproduce parity bench bench-clean acceptance verify fix train
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ acceptance: tools ## Draw 100 fixed prompts with the bundled model and judge the
 bench: tools ## Measure; writes node/BENCH.md beside the machine's own limits.
 	@$(BUILD)
 	@ONLY="$(ONLY)" cargo bench --locked -p atelier-node --bench cluster
+
+bench-clean: tools ## Minutes of make demo and make test in a fresh clone.
+	@.ci/clean
 
 verify: test ## The gate before a change lands; changes nothing.
 	@cargo doc --locked --no-deps -q
