@@ -2,6 +2,8 @@
 //!
 //! Owns the process: arguments, log, signals, exit codes. It must not know what a peer does.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod engine;
 

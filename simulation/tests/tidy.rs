@@ -126,11 +126,11 @@ fn only_the_applier_applies_and_only_raft_knows_openraft() {
 
 #[test]
 fn unsafe_stays_in_the_engine() {
-    for krate in ["proto", "node/state", "node/peer", "client", "simulation"] {
-        let text = fs::read_to_string(root().join(krate).join("src/lib.rs")).expect("a crate root");
-        assert!(
-            text.contains("#![forbid(unsafe_code)]"),
-            "{krate}/src/lib.rs does not forbid unsafe"
-        );
+    let libraries = ["proto", "node/state", "node/peer", "client", "simulation"];
+    let libraries = libraries.map(|krate| format!("{krate}/src/lib.rs"));
+    let programs = ["node", "client", "simulation"].map(|krate| format!("{krate}/src/main.rs"));
+    for file in libraries.into_iter().chain(programs) {
+        let text = fs::read_to_string(root().join(&file)).expect("a crate root");
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{file} does not forbid unsafe");
     }
 }

@@ -61,6 +61,7 @@ impl MemoryLog {
             term: 1,
             voters: [NodeId(1)].into(),
             addresses: [(NodeId(1), "http://127.0.0.1:7861".to_owned())].into(),
+            applied: LogIndex(1),
             quorum_acked: true,
             ..RaftStatus::default()
         };

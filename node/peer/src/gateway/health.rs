@@ -63,6 +63,9 @@ fn reasons(raft: &RaftStatus, engine: Option<&EngineState>, draining: bool) -> V
     if raft.leader == Some(raft.node) && !raft.quorum_acked {
         reasons.push("this peer leads, but no quorum answers it".to_owned());
     }
+    if raft.leader.is_some() && raft.applied.0 == 0 {
+        reasons.push("nothing of the log has come here yet".to_owned());
+    }
     let lag = raft.committed.0.saturating_sub(raft.applied.0);
     if lag > LAG_ENTRIES_MAX {
         reasons.push(format!("the state lags {lag} entries behind the log"));
@@ -87,7 +90,12 @@ mod tests {
     use atelier_state::{LogIndex, NodeId};
 
     fn led() -> RaftStatus {
-        RaftStatus { node: NodeId(1), leader: Some(NodeId(2)), ..RaftStatus::default() }
+        RaftStatus {
+            node: NodeId(1),
+            leader: Some(NodeId(2)),
+            applied: LogIndex(1),
+            ..RaftStatus::default()
+        }
     }
 
     #[test]
@@ -98,7 +106,7 @@ mod tests {
     #[test]
     fn every_reason_is_told() {
         let behind = RaftStatus {
-            committed: LogIndex(2_000),
+            committed: LogIndex(2_001),
             stopped: Some("disk full".to_owned()),
             leader: None,
             ..led()
@@ -116,5 +124,10 @@ mod tests {
         );
         let unfit = EngineState::Unfit("CUDA error".to_owned());
         assert_eq!(reasons(&led(), Some(&unfit), false), ["the engine is unfit: CUDA error"]);
+        let empty = RaftStatus { applied: LogIndex(0), ..led() };
+        assert_eq!(reasons(&empty, None, false), ["nothing of the log has come here yet"]);
+        let deserted = RaftStatus { leader: Some(NodeId(1)), ..led() };
+        let alone = ["this peer leads, but no quorum answers it"];
+        assert_eq!(reasons(&deserted, None, false), alone);
     }
 }

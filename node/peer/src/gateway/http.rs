@@ -128,7 +128,8 @@ mod tests {
     }
 
     fn world(leader: Option<u64>) -> World {
-        let status = RaftStatus { leader: leader.map(NodeId), ..RaftStatus::default() };
+        let applied = atelier_state::LogIndex(1);
+        let status = RaftStatus { leader: leader.map(NodeId), applied, ..RaftStatus::default() };
         let (raft, raft_seen) = watch::channel(status);
         let (draining, draining_seen) = watch::channel(false);
         let (view, view_seen) = watch::channel(View::default());
