@@ -56,10 +56,11 @@ pub(crate) enum Class {
 impl Failure {
     /// Reads what a status says to a client.
     pub(crate) fn new(address: &str, status: &Status) -> Self {
-        let expired = has_source::<TimeoutExpired>(status);
+        // Channel and peer both say "cancelled" where it is they who stopped waiting, whichever is first; nobody
+        // else cancels a call of ours.
+        let expired = status.code() == Code::Cancelled || has_source::<TimeoutExpired>(status);
         Self {
             address: address.to_owned(),
-            // The channel says "cancelled" where it is the one that stopped waiting.
             code: if expired { Code::DeadlineExceeded } else { status.code() },
             message: if expired { "no answer in time".to_owned() } else { message_of(status) },
             leader: text(status, LEADER_KEY),
