@@ -367,4 +367,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_call_that_a_peer_cancelled_for_its_time_is_told_as_late() {
+        let (options, now) = (Options::default(), Instant::now());
+        let mut budget = Budget::new(Kind::Read, &options, now);
+        let failure = failed("http://a", &Status::cancelled("Timeout expired"));
+        let late = now + options.deadline + Duration::from_secs(1);
+        let error = budget.spend(failure, late, 1, 0).err();
+        assert!(matches!(error, Some(Error::Deadline { .. })), "{error:?}");
+    }
 }
