@@ -72,8 +72,10 @@ impl Carrier {
                     batch = give_up_unrepeatable(batch, &reason);
                 }
             }
-            self.wait(before, backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            // A new leader may have been asked a moment too early; what its predecessor's silence
+            // cost says nothing about it.
+            let is_another = self.wait(before, backoff).await;
+            backoff = if is_another { BACKOFF_FIRST } else { (backoff * 2).min(BACKOFF_MAX) };
         }
     }
 
@@ -180,16 +182,17 @@ impl Carrier {
         }
     }
 
-    /// Waits for another leader, but no longer than the back-off with its jitter.
-    async fn wait(&self, before: Leadership, backoff: Duration) {
+    /// Waits for another leader, but no longer than the back-off with its jitter; says whether one
+    /// came.
+    async fn wait(&self, before: Leadership, backoff: Duration) -> bool {
         let mut random = [0; 1];
         self.parts.entropy.fill(&mut random);
         let wait = backoff / 2 + backoff * u32::from(random[0]) / 512;
         let mut status = self.parts.log.status();
         tokio::select! {
             biased;
-            Ok(_) = status.wait_for(|status| leadership(status) != before) => {}
-            () = self.parts.clock.sleep(wait) => {}
+            Ok(_) = status.wait_for(|status| leadership(status) != before) => true,
+            () = self.parts.clock.sleep(wait) => false,
         }
     }
 }

@@ -80,6 +80,20 @@ async fn a_command_is_held_over_a_gap_without_leader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_leader_that_is_asked_too_early_is_asked_again_at_once() {
+    let (cluster, peer) = peer(Leads::Nobody);
+    let proposer = peer.proposer.clone();
+    let caller = tokio::spawn(async move { proposer.propose(Command::Submit(submit(1))).await });
+    // Long enough for the back-off to be at its longest.
+    tokio::time::sleep(ms(5000)).await;
+    cluster.fates([Fate::LostUnknown]);
+    cluster.lead(Leads::One(NodeId(1)));
+    let led_at = tokio::time::Instant::now();
+    accepted(caller.await.unwrap());
+    assert!(led_at.elapsed() < ms(50), "the back-off begins anew: {:?}", led_at.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_leader_until_the_deadline_nothing_was_applied() {
     let (cluster, peer) = peer(Leads::Nobody);
     let asked = tokio::time::Instant::now();
