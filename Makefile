@@ -18,10 +18,10 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-clean acceptance verify fix train
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tools: ## Name what a build needs and this machine lacks.
 	@command -v cc >/dev/null || { echo "a C linker is missing; run: apt-get install -y build-essential" >&2; exit 1; }
@@ -53,6 +53,11 @@ acceptance: tools ## Draw 100 fixed prompts with the bundled model and judge the
 bench: tools ## Measure; writes node/BENCH.md beside the machine's own limits.
 	@$(BUILD)
 	@ONLY="$(ONLY)" cargo bench --locked -p atelier-node --bench cluster
+	@[ -n "$(ONLY)" ] || $(MAKE) --no-print-directory bench-failover
+
+bench-failover: tools ## Lose the leader 60 times in three ways: make bench-failover RUNS=20
+	@$(BUILD)
+	@cargo bench --locked -p atelier-node --bench failover
 
 bench-clean: tools ## Minutes of make demo and make test in a fresh clone.
 	@.ci/clean

@@ -1,29 +1,29 @@
 //! Measures the whole path with real processes and writes `node/BENCH.md`, each figure beside the
 //! machine's own limit in the same run. `make bench` calls it; `make bench ONLY=submit` runs one part.
 
+#[path = "report/mod.rs"]
+mod report;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use atelier_client::{Client, Options, Phase};
+use atelier_client::{Client, Phase};
 use atelier_diffusion::{AnyPipeline, BackendChoice, Request};
+use report::{Report, longest, median, milliseconds, seconds, spread};
 use support::{Cluster, Setup, denoising, picture, resident_bytes, until};
 
 const PROMPT: &str = "a cat on a blue background";
 const PICTURES: usize = 20;
-const FAILOVERS: usize = 10;
-/// How long a write may take to come through during a failover before the run is given up.
-const FAILOVER_MAX: Duration = Duration::from_secs(60);
+const LOSSES: usize = 10;
 
 fn main() {
     let only = std::env::var("ONLY").unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let mut report = Report::default();
+    let mut report = Report::new("Pictures, submits, memory");
     let wanted = |part: &str| only.is_empty() || only == part;
     if wanted("picture") {
         runtime.block_on(pictures(&mut report));
@@ -31,46 +31,14 @@ fn main() {
     if wanted("submit") {
         runtime.block_on(submits(&mut report));
     }
-    if wanted("failover") {
-        runtime.block_on(failovers(&mut report));
-    }
     if wanted("worker") {
         runtime.block_on(lost_workers(&mut report));
     }
     if wanted("memory") {
         runtime.block_on(memory(&mut report));
     }
-    report.write(only.is_empty());
-}
-
-/// Rows of the table: figure, value, and what it is held against.
-#[derive(Default)]
-struct Report {
-    rows: Vec<[String; 3]>,
-}
-
-impl Report {
-    fn row(&mut self, figure: &str, value: String, beside: String) {
-        println!("{figure}: {value} ({beside})");
-        self.rows.push([figure.to_owned(), value, beside]);
-    }
-
-    fn write(&self, whole: bool) {
-        let mut text = format!(
-            "# Figures\n\nWritten by `make bench`. One machine does everything at once: the peers, their \
-             engines, the clients and the measuring.\n\nMachine: {}.\nModel: the bundled toy, \
-             128×128, 8 steps, on the CPU. It says nothing about Z-Image-Turbo's own speed.\n\n\
-             | figure | value | beside, in the same run |\n|---|---|---|\n",
-            machine()
-        );
-        for [figure, value, beside] in &self.rows {
-            let _ = writeln!(text, "| {figure} | {value} | {beside} |");
-        }
-        if whole {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("BENCH.md");
-            fs::write(&path, text).expect("write the table");
-            println!("wrote {}", path.display());
-        }
+    if only.is_empty() {
+        report.write();
     }
 }
 
@@ -196,47 +164,10 @@ fn syncs_per_second() -> f64 {
     f64::from(count) / start.elapsed().as_secs_f64()
 }
 
-async fn failovers(report: &mut Report) {
-    let mut killed = Vec::new();
-    let mut frozen = Vec::new();
-    let mut cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
-    for round in 0..2 * FAILOVERS {
-        let leader = cluster.leader().await;
-        let survivors: Vec<String> = cluster
-            .ids()
-            .into_iter()
-            .filter(|id| *id != leader)
-            .map(|id| cluster.address(id))
-            .collect();
-        let start = Instant::now();
-        if round % 2 == 0 {
-            cluster.kill(leader);
-            killed.push(next_submit(&survivors, start).await);
-            cluster.start_all();
-        } else {
-            cluster.freeze(leader);
-            frozen.push(next_submit(&survivors, start).await);
-            cluster.thaw(leader);
-        }
-    }
-    for (what, times) in [("kill -9", &mut killed), ("SIGSTOP", &mut frozen)] {
-        let figure = format!("{what} of the leader to the next accepted submit");
-        let value = format!("median {}, max {}", seconds(median(times)), seconds(longest(times)));
-        report.row(&figure, value, format!("{} runs; elections 400–800 ms", times.len()));
-    }
-}
-
-async fn next_submit(survivors: &[String], start: Instant) -> Duration {
-    let options = Options { deadline: FAILOVER_MAX, retries_max: u32::MAX, ..Options::default() };
-    let client = Client::connect(survivors, options).expect("addresses");
-    client.submit(&picture(PROMPT, 0, 0)).await.expect("the survivors go on");
-    start.elapsed()
-}
-
 async fn lost_workers(report: &mut Report) {
     let mut times = Vec::new();
     let mut cluster = Cluster::start(Setup::default());
-    for seed in 0..FAILOVERS as u64 {
+    for seed in 0..LOSSES as u64 {
         let client = cluster.client();
         let wanted = picture(PROMPT, seed, 50);
         client.submit(&wanted).await.expect("accepted");
@@ -287,34 +218,4 @@ fn directory_bytes(directory: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
-}
-
-fn machine() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = info.lines().find(|line| line.starts_with("model name"));
-    let name = line.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{name}, {cores} cores")
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn longest(times: &[Duration]) -> Duration {
-    times.iter().copied().max().unwrap_or_default()
-}
-
-fn spread(times: &mut [Duration]) -> String {
-    times.sort();
-    format!("median; {} to {}", seconds(times[0]), seconds(longest(times)))
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{:.3} s", time.as_secs_f64())
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

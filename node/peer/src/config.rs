@@ -143,9 +143,9 @@ impl Default for Config {
             },
             peers: Vec::new(),
             raft: RaftTimers {
-                heartbeat_ms: 100,
-                election_ms_min: 400,
-                election_ms_max: 800,
+                heartbeat_ms: 75,
+                election_ms_min: 250,
+                election_ms_max: 450,
                 snapshot_entries: 10_000,
                 entries_kept: 2_000,
             },

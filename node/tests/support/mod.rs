@@ -5,16 +5,19 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod network;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use atelier_client::{Client, Event, Job, JobId, Options, Phase, Submission, TextToImage};
+use network::Network;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -31,12 +34,14 @@ pub struct Setup {
     pub peers: u64,
     pub engine: bool,
     pub model: PathBuf,
+    /// Where each peer has a network of its own; else all are on loopback.
+    pub network: Option<Arc<Network>>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("diffusion/toy/model");
-        Self { peers: 3, engine: true, model }
+        Self { peers: 3, engine: true, model, network: None }
     }
 }
 
@@ -50,10 +55,12 @@ pub struct Cluster {
 /// One peer, running or not.
 pub struct Peer {
     pub id: u64,
+    pub host: String,
     pub http: u16,
     pub grpc: u16,
     config: PathBuf,
     log: PathBuf,
+    network: Option<Arc<Network>>,
     child: Option<Child>,
 }
 
@@ -68,7 +75,10 @@ impl Cluster {
                 directory.path().join(format!("{id}.toml")),
                 directory.path().join(format!("{id}.log")),
             );
-            peers.insert(id, Peer { id, http: ports[0], grpc: ports[1], config, log, child: None });
+            let network = setup.network.clone();
+            let host = network.as_ref().map_or("127.0.0.1".to_owned(), |_| Network::host(id));
+            let (http, grpc) = (ports[0], ports[1]);
+            peers.insert(id, Peer { id, host, http, grpc, config, log, network, child: None });
         }
         let mut cluster = Self { setup, peers, directory };
         for id in cluster.ids() {
@@ -160,7 +170,7 @@ impl Cluster {
     }
 
     pub fn address(&self, id: u64) -> String {
-        format!("http://127.0.0.1:{}", self.peers[&id].grpc)
+        format!("http://{}:{}", self.peers[&id].host, self.peers[&id].grpc)
     }
 
     /// A client that knows all peers.
@@ -215,10 +225,11 @@ impl Cluster {
         let data = self.directory.path().join(format!("data-{id}"));
         format!(
             "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = \"info\"\npeers = [{peers}]\n\
-             [listen]\nhttp = \"127.0.0.1:{http}\"\ngrpc = \"127.0.0.1:{grpc}\"\n\
+             [listen]\nhttp = \"{host}:{http}\"\ngrpc = \"{host}:{grpc}\"\n\
              [jobs]\nlease_ms = {LEASE_MS}\n\
              [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = 1\nbackend = \"cpu\"\n",
             peers = peers.join(", "),
+            host = peer.host,
             http = peer.http,
             grpc = peer.grpc,
             engine = self.setup.engine,
@@ -248,7 +259,12 @@ impl Peer {
     /// Starts the process; the receiver hears when it is ready.
     fn spawn(&mut self) -> mpsc::Receiver<()> {
         let log = File::options().append(true).create(true).open(&self.log).expect("a log file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_atelierd"))
+        let program = env!("CARGO_BIN_EXE_atelierd");
+        let mut command = match &self.network {
+            Some(network) => network.command(self.id, program),
+            None => Command::new(program),
+        };
+        let mut child = command
             .args(["start", "--config"])
             .arg(&self.config)
             .stdin(Stdio::null())

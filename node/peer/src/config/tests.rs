@@ -140,10 +140,10 @@ fn what_no_field_can_say_alone_is_told_too() {
         &["raft.election_ms_min: expected at least three times raft.heartbeat_ms, got 200"],
     );
     check(
-        &file("raft.election_ms_max = 400"),
+        &file("raft.election_ms_max = 250"),
         &[],
         &[],
-        &["raft.election_ms_max: expected more than raft.election_ms_min, got 400"],
+        &["raft.election_ms_max: expected more than raft.election_ms_min, got 250"],
     );
     check(
         &file("jobs.lease_ms = 500"),

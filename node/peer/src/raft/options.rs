@@ -12,11 +12,11 @@ pub struct RaftOptions {
     pub cluster: String,
     /// Where the others reach this node, `http://host:port`.
     pub address: String,
-    /// Milliseconds between two heartbeats; default 100. Lower finds a dead leader sooner and costs more.
+    /// Milliseconds between two heartbeats; default 75. Lower finds a dead leader sooner and costs more.
     pub heartbeat_ms: u64,
-    /// The shortest election timeout in milliseconds; default 400. More than two heartbeats.
+    /// The shortest election timeout in milliseconds; default 250. More than two heartbeats.
     pub election_ms_min: u64,
-    /// The longest election timeout in milliseconds; default 800, above the shortest. A dead leader is replaced
+    /// The longest election timeout in milliseconds; default 450, above the shortest. A dead leader is replaced
     /// after about this and another election timeout.
     pub election_ms_max: u64,
     /// Entries between two snapshots; default 5,000. Fewer make a start quicker and write more.
@@ -40,9 +40,9 @@ impl RaftOptions {
             node,
             cluster: cluster.into(),
             address: address.into(),
-            heartbeat_ms: 100,
-            election_ms_min: 400,
-            election_ms_max: 800,
+            heartbeat_ms: 75,
+            election_ms_min: 250,
+            election_ms_max: 450,
             snapshot_entries: 5_000,
             snapshot_log_bytes: 64 * 1024 * 1024,
             entries_kept: 2_000,

@@ -1,0 +1,82 @@
+//! The table of one benchmark, kept as a section of its own in `node/BENCH.md`.
+
+#![allow(dead_code, missing_docs, unreachable_pub)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// Rows of a section: figure, value, and what it is held against.
+pub struct Report {
+    section: String,
+    rows: Vec<[String; 3]>,
+}
+
+impl Report {
+    pub fn new(section: &str) -> Report {
+        Report { section: section.to_owned(), rows: Vec::new() }
+    }
+
+    pub fn row(&mut self, figure: &str, value: String, beside: String) {
+        println!("{figure}: {value} ({beside})");
+        self.rows.push([figure.to_owned(), value, beside]);
+    }
+
+    /// Replaces the section of the same name, or adds it at the end.
+    pub fn write(&self) {
+        let mut text = format!(
+            "## {}\n\nMachine: {}.\n\n| figure | value | beside, in the same run |\n|---|---|---|\n",
+            self.section,
+            machine()
+        );
+        for [figure, value, beside] in &self.rows {
+            let _ = writeln!(text, "| {figure} | {value} | {beside} |");
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("BENCH.md");
+        let whole = fs::read_to_string(&path).unwrap_or_default();
+        fs::write(&path, with_section(&whole, &self.section, &text)).expect("write the table");
+        println!("wrote {}", path.display());
+    }
+}
+
+fn with_section(whole: &str, section: &str, text: &str) -> String {
+    let heading = format!("## {section}\n");
+    let Some(start) = whole.find(&heading) else {
+        return format!("{}\n\n{text}", whole.trim_end());
+    };
+    let rest = &whole[start + heading.len()..];
+    let end = rest.find("\n## ").map_or(whole.len(), |at| start + heading.len() + at + 1);
+    let gap = if end < whole.len() { "\n" } else { "" };
+    format!("{}{text}{gap}{}", &whole[..start], &whole[end..])
+}
+
+pub fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{name}, {cores} cores")
+}
+
+pub fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+pub fn longest(times: &[Duration]) -> Duration {
+    times.iter().copied().max().unwrap_or_default()
+}
+
+pub fn spread(times: &mut [Duration]) -> String {
+    times.sort();
+    format!("median; {} to {}", seconds(times[0]), seconds(longest(times)))
+}
+
+pub fn seconds(time: Duration) -> String {
+    format!("{:.3} s", time.as_secs_f64())
+}
+
+pub fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
