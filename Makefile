@@ -9,6 +9,7 @@ SEED    ?= 7
 GOLDEN  ?= node/diffusion/tests/golden
 OUT     ?= target/parity
 SEEDS   ?= 200
+CUTS    ?= 20
 
 # Handed over by the environment, so that the shell never reads a prompt.
 export MODEL PROMPT SEED
@@ -18,7 +19,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ simulate: tools ## Random worlds over the core: make simulate SEEDS=1000
 
 reproduce: tools ## One world again, step by step: make reproduce SEED=7
 	@cargo run --release --locked -q -p atelier-simulation -- reproduce --seed "$(SEED)"
+
+power-cut: tools ## Cut the power of three peers' disks again and again, as root: make power-cut CUTS=20
+	@POWER_CUTS="$(CUTS)" cargo test --release --locked -p atelier-node --test power_cut -- --nocapture
 
 parity: tools ## Compare the model with golden tensors: make parity GOLDEN=DIR OUT=DIR
 	@cargo run --release --locked -q -p atelier-diffusion --bin parity -- "$(GOLDEN)" "$(OUT)"

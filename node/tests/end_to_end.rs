@@ -66,7 +66,7 @@ async fn a_killed_leader_loses_no_job() {
 
     // The killed one comes back and agrees.
     cluster.start_all();
-    agree(&cluster).await;
+    cluster.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +103,7 @@ async fn a_worker_that_slept_beyond_its_lease_is_refused() {
     assert_ne!(job.node, Some(sleeper));
     cluster.thaw(sleeper);
     // The sleeper catches up, learns of its loss, and works again.
-    agree(&cluster).await;
+    cluster.agree().await;
     let after = cluster.client_of(sleeper).job(wanted.job).await.unwrap();
     assert_eq!((after.artifacts, after.token), (job.artifacts, job.token));
     let next = cluster.client_of(sleeper).generate(&picture(PROMPT, 10, 0), |_| ()).await;
@@ -126,7 +126,7 @@ async fn all_restart_at_once_and_nothing_is_lost() {
     assert_eq!(again.artifacts, done.job.artifacts);
     let kept = client.fetch(&again).await.expect("a result outlives a restart");
     assert_eq!(kept[0].bytes, done.images[0].bytes);
-    agree(&cluster).await;
+    cluster.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,10 +198,10 @@ async fn alone(cluster: &Cluster, left: u64) {
     assert_eq!(status.node, left);
     use atelier_client::Error::{Unavailable, UnknownOutcome};
     assert!(matches!(error, Unavailable { .. } | UnknownOutcome { .. }), "{error}");
-    let alive = get(cluster, left, "/livez").await;
+    let alive = cluster.get(left, "/livez").await;
     assert_eq!(alive.0, 200, "the process lives without a quorum");
     let start = Instant::now();
-    while get(cluster, left, "/readyz").await.0 != 503 {
+    while cluster.get(left, "/readyz").await.0 != 503 {
         assert!(start.elapsed() < PATIENCE, "a peer without a quorum is not ready");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -213,30 +213,17 @@ async fn alone(cluster: &Cluster, left: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_metrics_answer() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() });
-    assert_eq!(get(&cluster, 1, "/livez").await.0, 200);
+    assert_eq!(cluster.get(1, "/livez").await.0, 200);
     // A cluster of one asks nobody, so it stays ready when nothing happens.
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(LEASE_MS) {
-        assert_eq!(get(&cluster, 1, "/readyz").await.0, 200);
+        assert_eq!(cluster.get(1, "/readyz").await.0, 200);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let (status, body) = get(&cluster, 1, "/health").await;
+    let (status, body) = cluster.get(1, "/health").await;
     assert_eq!((status, body.trim()), (200, r#"{"status":"healthy"}"#));
-    let (status, body) = get(&cluster, 1, "/metrics").await;
+    let (status, body) = cluster.get(1, "/metrics").await;
     assert!(status == 200 && body.contains("atelier_raft_is_leader 1"), "{body}");
-}
-
-/// One GET over a socket, so that no client library hides what is sent.
-async fn get(cluster: &Cluster, id: u64, path: &str) -> (u16, String) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let address = ("127.0.0.1", cluster.peers[&id].http);
-    let mut socket = tokio::net::TcpStream::connect(address).await.expect("the HTTP port answers");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    (head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap(), body.to_owned())
 }
 
 async fn submit_many(cluster: &Cluster, count: u64) -> Vec<JobId> {
@@ -259,24 +246,5 @@ async fn wait_for(cluster: &Cluster, what: &str, wanted: impl Fn(u64, u64) -> bo
         }
         assert!(start.elapsed() < PATIENCE, "{what}: {status:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Waits until all peers stand at one index with one digest.
-async fn agree(cluster: &Cluster) {
-    let start = Instant::now();
-    loop {
-        let mut seen = Vec::new();
-        for id in cluster.ids() {
-            let status = cluster.client_of(id).status().await.expect("every peer answers");
-            seen.push((status.applied_index, status.state_digest));
-        }
-        let same_index = seen.windows(2).all(|pair| pair[0].0 == pair[1].0);
-        if same_index {
-            assert!(seen.windows(2).all(|pair| pair[0].1 == pair[1].1), "diverged: {seen:?}");
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "peers do not catch up: {seen:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+pub mod disk;
 pub mod network;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ use atelier_client::{Client, Event, Job, JobId, Options, Phase, Submission, Text
 use network::Network;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// How long a peer may take until it says that it is ready; debug builds and loaded machines are slow.
 const READY: Duration = Duration::from_secs(120);
@@ -36,12 +39,17 @@ pub struct Setup {
     pub model: PathBuf,
     /// Where each peer has a network of its own; else all are on loopback.
     pub network: Option<Arc<Network>>,
+    /// Where each peer's `data-<id>` lies; none for the cluster's own temporary directory.
+    pub data: Option<PathBuf>,
+    /// Further tables of each peer's configuration.
+    pub settings: String,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("diffusion/toy/model");
-        Self { peers: 3, engine: true, model, network: None }
+        let settings = String::new();
+        Self { peers: 3, engine: true, model, network: None, data: None, settings }
     }
 }
 
@@ -215,6 +223,38 @@ impl Cluster {
         }
     }
 
+    /// One GET over a socket, so that no client library hides what is sent.
+    pub async fn get(&self, id: u64, path: &str) -> (u16, String) {
+        let address = ("127.0.0.1", self.peers[&id].http);
+        let mut socket = TcpStream::connect(address).await.expect("the HTTP port answers");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        (head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap(), body.to_owned())
+    }
+
+    /// Waits until all peers stand at one index with one digest.
+    pub async fn agree(&self) {
+        let start = Instant::now();
+        loop {
+            let mut seen = Vec::new();
+            for id in self.ids() {
+                let status = self.client_of(id).status().await.expect("every peer answers");
+                seen.push((status.applied_index, status.state_digest));
+            }
+            let same_index = seen.windows(2).all(|pair| pair[0].0 == pair[1].0);
+            if same_index {
+                assert!(seen.windows(2).all(|pair| pair[0].1 == pair[1].1), "diverged: {seen:?}");
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "peers do not catch up: {seen:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     fn config_of(&self, id: u64) -> String {
         let peer = &self.peers[&id];
         let peers: Vec<String> = self
@@ -222,18 +262,21 @@ impl Cluster {
             .into_iter()
             .map(|id| format!("{{ id = {id}, address = \"{}\" }}", self.address(id)))
             .collect();
-        let data = self.directory.path().join(format!("data-{id}"));
+        let place = self.setup.data.as_deref().unwrap_or(self.directory.path());
+        let data = place.join(format!("data-{id}"));
         format!(
             "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = \"info\"\npeers = [{peers}]\n\
              [listen]\nhttp = \"{host}:{http}\"\ngrpc = \"{host}:{grpc}\"\n\
              [jobs]\nlease_ms = {LEASE_MS}\n\
-             [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = 1\nbackend = \"cpu\"\n",
+             [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = 1\nbackend = \"cpu\"\n\
+             {settings}",
             peers = peers.join(", "),
             host = peer.host,
             http = peer.http,
             grpc = peer.grpc,
             engine = self.setup.engine,
             model = self.setup.model,
+            settings = self.setup.settings,
         )
     }
 }
