@@ -6,12 +6,13 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use atelier_diffusion::{AnyPipeline, BackendChoice, LoadProgress, Request, StepError};
-use atelier_peer::engine_link::{DrawFailure, DrawOrder, EngineServer};
-use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, StageTimes};
+use atelier_diffusion::{AnyPipeline, AnyRun, BackendChoice, LoadProgress, Request, StepError};
+use atelier_peer::engine_link::{DrawFailure, DrawOrder, EngineServer, Teller, Told};
+use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, Point, StageTimes};
+use bytes::Bytes;
 
 /// Denoise steps where a job leaves them open: what Z-Image-Turbo was distilled to.
 const STEPS_DEFAULT: u32 = 8;
@@ -19,6 +20,8 @@ const STEPS_DEFAULT: u32 = 8;
 const LOADING_BYTES: u64 = 4 << 20;
 /// How far the engine steps back: where it draws on the peer's own cores, a heartbeat must not wait for a picture.
 const NICENESS: i32 = 10;
+/// Work that costs more than this is worth a checkpoint where the order leaves that open.
+const CHECKPOINT_WORTH: Duration = Duration::from_millis(250);
 const MEDIA_TYPE: &str = "image/png";
 
 /// Loads a model, then draws what the peer asks for until it closes the pipe.
@@ -68,55 +71,127 @@ fn load<W: Write>(
         .with_context(|| format!("cannot load the model in {}", model.display()))
 }
 
-/// Draws every image of an order, telling each step.
+/// Draws every image of an order that is not finished, telling each step.
 fn draw(
     pipeline: &AnyPipeline,
     order: &DrawOrder,
-    tell: &mut dyn FnMut(EngineStep) -> bool,
-) -> Result<Vec<Picture>, DrawFailure> {
-    let mut spent = StageTimes::default();
-    (0..order.images).map(|image| draw_one(pipeline, order, image, &mut spent, tell)).collect()
+    tell: &mut Teller<'_>,
+) -> Result<(), DrawFailure> {
+    let mut drawing = Drawing { pipeline, order, spent: StageTimes::default(), tell };
+    let first = order.resume.as_ref().map_or(0, |point| point.image);
+    (first..order.images).try_for_each(|image| drawing.draw_one(image))
 }
 
-fn draw_one(
-    pipeline: &AnyPipeline,
-    order: &DrawOrder,
-    image: u32,
-    spent: &mut StageTimes,
-    tell: &mut dyn FnMut(EngineStep) -> bool,
-) -> Result<Picture, DrawFailure> {
-    let request = Request {
-        prompt: order.prompt.clone(),
-        width: order.width,
-        height: order.height,
-        steps: order.steps,
-        // Image i of a job is image 0 of a job with the seed plus i, so that any one can be drawn again alone.
-        seed: order.seed.wrapping_add(u64::from(image)),
-        image_index: 0,
-    };
-    let mut go_on = |stage: &str, step, steps, spent: &StageTimes| {
-        let (stage, spent) = (stage.to_owned(), *spent);
-        let told = tell(EngineStep { stage, image, step, steps, spent });
-        if told { Ok(()) } else { Err(DrawFailure::Stopped) }
-    };
-    let refused = |error: atelier_diffusion::RequestError| DrawFailure::Refused(error.to_string());
-    let failed = |error: StepError| DrawFailure::Failed(error.to_string());
+/// An order on its way.
+struct Drawing<'a, 'b> {
+    pipeline: &'a AnyPipeline,
+    order: &'a DrawOrder,
+    spent: StageTimes,
+    tell: &'a mut Teller<'b>,
+}
 
-    let start = Instant::now();
-    let mut run = pipeline.begin(&request).map_err(refused)?;
-    spent.encode_us += micros(start);
-    go_on("encode", 1, 1, spent)?;
-    loop {
+impl Drawing<'_, '_> {
+    fn draw_one(&mut self, image: u32) -> Result<(), DrawFailure> {
+        let order = self.order;
+        let request = Request {
+            prompt: order.prompt.clone(),
+            width: order.width,
+            height: order.height,
+            steps: order.steps,
+            // Image i of a job is image 0 of a job with the seed plus i, so that any one can be drawn again alone.
+            seed: order.seed.wrapping_add(u64::from(image)),
+            image_index: 0,
+        };
+        let refused =
+            |error: atelier_diffusion::RequestError| DrawFailure::Refused(error.to_string());
+        let failed = |error: StepError| DrawFailure::Failed(error.to_string());
+
+        let begun = Instant::now();
+        let mut run = self.pipeline.begin(&request).map_err(refused)?;
+        self.spent.encode_us += micros(begun);
+        let mut goes_on = self.step("encode", image, 1, 1);
+        if goes_on && self.resume(image, &mut *run) {
+            goes_on = self.step("denoise", image, run.steps_done(), order.steps as usize);
+        }
+        while goes_on {
+            let start = Instant::now();
+            let Some(report) = run.step().map_err(failed)? else { break };
+            self.spent.denoise_us += micros(start);
+            goes_on = self.step("denoise", image, report.step, report.steps);
+            if goes_on && self.is_due(report.step, report.elapsed) {
+                goes_on = (self.tell)(Told::Checkpoint(point(image, &*run)));
+            }
+        }
+        if !goes_on {
+            return self.stopped(point(image, &*run));
+        }
         let start = Instant::now();
-        let Some(report) = run.step().map_err(failed)? else { break };
-        spent.denoise_us += micros(start);
-        go_on("denoise", report.step as u32, report.steps as u32, spent)?;
+        let data = run.decode().map_err(failed)?.to_png().into();
+        self.spent.decode_us += micros(start);
+        self.step("decode", image, 1, 1);
+        let picture = Picture { image, media_type: MEDIA_TYPE.to_owned(), data };
+        let mut goes_on = (self.tell)(Told::Picture(picture));
+        let next = Point { image: image + 1, step: 0, latents: Bytes::new() };
+        if next.image == order.images {
+            return Ok(());
+        }
+        if goes_on && begun.elapsed() > CHECKPOINT_WORTH {
+            goes_on = (self.tell)(Told::Checkpoint(next.clone()));
+        }
+        if goes_on { Ok(()) } else { self.stopped(next) }
     }
-    let start = Instant::now();
-    let png = run.decode().map_err(failed)?.to_png();
-    spent.decode_us += micros(start);
-    go_on("decode", 1, 1, spent)?;
-    Ok(Picture { media_type: MEDIA_TYPE.to_owned(), data: png.into() })
+
+    /// Goes on where an earlier attempt stood, if there was one and its latents are of use.
+    fn resume(&self, image: u32, run: &mut dyn AnyRun) -> bool {
+        let resume = self.order.resume.as_ref();
+        let Some(point) = resume.filter(|point| point.image == image && point.step > 0) else {
+            return false;
+        };
+        let (values, rest) = point.latents.as_chunks::<4>();
+        let latents: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
+        let resumed = match rest {
+            [] => run.resume_from(latents, point.step as usize).map_err(|error| error.to_string()),
+            _ => Err(format!("the checkpoint has {} bytes", point.latents.len())),
+        };
+        if let Err(error) = &resumed {
+            tracing::warn!(image, step = point.step, error, "checkpoint is of no use, begins anew");
+        }
+        resumed.is_ok()
+    }
+
+    fn step(&mut self, stage: &str, image: u32, step: usize, steps: usize) -> bool {
+        let (stage, spent) = (stage.to_owned(), self.spent);
+        (self.tell)(Told::Step(EngineStep {
+            stage,
+            image,
+            step: step as u32,
+            steps: steps as u32,
+            spent,
+        }))
+    }
+
+    fn is_due(&self, step: usize, took: Duration) -> bool {
+        match self.order.checkpoint_steps {
+            0 => took > CHECKPOINT_WORTH,
+            every => step.is_multiple_of(every as usize),
+        }
+    }
+
+    /// Leaves what is there for whoever goes on.
+    fn stopped(&mut self, at: Point) -> Result<(), DrawFailure> {
+        if at.image > 0 || at.step > 0 {
+            (self.tell)(Told::Checkpoint(at));
+        }
+        Err(DrawFailure::Stopped)
+    }
+}
+
+/// Where a run stands between two steps.
+fn point(image: u32, run: &dyn AnyRun) -> Point {
+    let step = run.steps_done() as u32;
+    let latents = if step == 0 { Vec::new() } else { run.latents() };
+    let latents: Vec<u8> = latents.into_iter().flat_map(f32::to_le_bytes).collect();
+    Point { image, step, latents: latents.into() }
 }
 
 fn micros(since: Instant) -> u64 {

@@ -89,6 +89,8 @@ pub struct Jobs {
     pub attempts_max: u32,
     /// Peers that hold each result.
     pub artifact_copies: usize,
+    /// Steps between checkpoints of a running job; 0 leaves it to what a step costs.
+    pub checkpoint_steps: u32,
 }
 
 /// The process that owns the device.
@@ -104,6 +106,8 @@ pub struct EngineSettings {
     pub slots: u32,
     /// Milliseconds without a word from the engine after which it is killed.
     pub silence_ms: u64,
+    /// The same between two steps, in steps of the slowest kind.
+    pub silence_steps: u32,
     /// Starts in a row that may fail before the peer reports itself unfit.
     pub start_retries: u32,
 }
@@ -149,13 +153,19 @@ impl Default for Config {
                 snapshot_entries: 10_000,
                 entries_kept: 2_000,
             },
-            jobs: Jobs { lease_ms: 3_000, attempts_max: 3, artifact_copies: 2 },
+            jobs: Jobs {
+                lease_ms: 3_000,
+                attempts_max: 3,
+                artifact_copies: 2,
+                checkpoint_steps: 0,
+            },
             engine: EngineSettings {
                 enabled: true,
                 model: PathBuf::new(),
                 backend: Backend::Auto,
                 slots: 1,
                 silence_ms: 120_000,
+                silence_steps: 30,
                 start_retries: 5,
             },
             shutdown: Shutdown { pause_ms: 0 },

@@ -9,7 +9,7 @@
 //!                                   │            ▲       apply: State (crate atelier-state)
 //!                                   └────────────┴── view ◄─┘
 //!
-//!   round the log, never through it: progress · liveness · artifacts
+//!   round the log, never through it: progress · liveness · artifacts · checkpoints
 //! ```
 //!
 //! Whatever a peer touches outside of its memory is behind a trait of [`ports`]; [`real`] and [`storage`]
@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod artifacts;
+pub mod checkpoints;
 pub mod config;
 pub mod engine_link;
 mod gateway;

@@ -3,6 +3,7 @@
 //! Owns the cache in front of the port `Dial`, which makes a new channel at each call. It must not
 //! know what is said over them.
 
+use crate::checkpoints::MESSAGE_BYTES_MAX;
 use crate::ports::{Dial, DialError, Purpose};
 use atelier_proto::peer::v1::peer_client::PeerClient;
 use atelier_state::limits::NODES_MAX;
@@ -34,13 +35,17 @@ impl Lines {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (address.to_owned(), purpose);
         if let Some(channel) = channels.get(&key) {
-            return Ok(PeerClient::new(channel.clone()));
+            return Ok(client(channel.clone()));
         }
         let channel = self.dial.channel(address, purpose)?;
         if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
         channels.insert(key, channel.clone());
-        Ok(PeerClient::new(channel))
+        Ok(client(channel))
     }
+}
+
+fn client(channel: Channel) -> PeerClient<Channel> {
+    PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }

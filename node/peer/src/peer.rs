@@ -22,6 +22,7 @@ pub use run::{RunError, Signals, run};
 pub use serve::Listeners;
 
 use crate::artifacts::{ArtifactParts, ArtifactSettings, Artifacts, DirectoryShelf};
+use crate::checkpoints::{CheckpointParts, CheckpointSettings, Checkpoints};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::gateway::health::Health;
@@ -140,6 +141,7 @@ struct Shared {
     liveness: Arc<LivenessTable>,
     board: Arc<ProgressBoard>,
     artifacts: Arc<Artifacts>,
+    checkpoints: Arc<Checkpoints>,
     metrics: Arc<Metrics>,
 }
 
@@ -334,6 +336,14 @@ impl Shared {
             view: raft.view(),
             clock: outside.clock.clone(),
         };
+        let checkpoints = CheckpointParts {
+            lines: lines.clone(),
+            status: raft.status(),
+            view: raft.view(),
+            clock: outside.clock.clone(),
+        };
+        let settings = CheckpointSettings::new(config.cluster.clone());
+        let checkpoints = Checkpoints::new(checkpoints, settings);
         let settings = ArtifactSettings {
             copies: config.jobs.artifact_copies,
             ..ArtifactSettings::new(config.cluster.clone())
@@ -345,6 +355,7 @@ impl Shared {
             liveness: Arc::new(LivenessTable::new(lease(config))),
             board: Arc::default(),
             artifacts: Arc::new(Artifacts::new(parts, settings)),
+            checkpoints: Arc::new(checkpoints),
             metrics: Arc::new(Metrics::new()),
         }
     }
@@ -375,6 +386,7 @@ impl Shared {
             proposer,
             engine: outside.engine.as_ref().map(metered),
             artifacts: self.artifacts.clone(),
+            checkpoints: self.checkpoints.clone(),
             board: self.board.clone(),
             liveness: self.liveness.clone(),
             lines: self.lines.clone(),
@@ -383,6 +395,7 @@ impl Shared {
         let (cluster, node) = (config.cluster.clone(), NodeId(config.node));
         let settings = SupervisorSettings {
             slots: config.engine.slots,
+            checkpoint_steps: config.jobs.checkpoint_steps,
             lease: lease(config),
             ..SupervisorSettings::new(cluster, node, config.advertised())
         };
@@ -393,10 +406,11 @@ impl Shared {
     fn start_loops(&self, outside: &Outside) -> Vec<Task> {
         let (log, clock) = (self.log.clone(), outside.clock.clone());
         let leader = Leader::new(log, clock, self.liveness.clone());
-        let artifacts = self.artifacts.clone();
+        let (artifacts, checkpoints) = (self.artifacts.clone(), self.checkpoints.clone());
         vec![
             Task::spawn("leader loops", |stop| leader.run(stop)),
             Task::spawn("artifact collector", |stop| artifacts.run_collector(stop)),
+            Task::spawn("checkpoint collector", |stop| checkpoints.run_collector(stop)),
         ]
     }
 
@@ -408,6 +422,7 @@ impl Shared {
             liveness: self.liveness.clone(),
             board: self.board.clone(),
             artifacts: self.artifacts.clone(),
+            checkpoints: self.checkpoints.clone(),
             clock: outside.clock.clone(),
         })
     }

@@ -7,18 +7,19 @@
 //! `atelier-leader`.
 
 use crate::artifacts::{ARTIFACT_BYTES_MAX, Artifacts, KeepError, chunks_of};
+use crate::checkpoints::{Checkpoints, MESSAGE_BYTES_MAX};
 use crate::liveness::{BEAT_LEASES_MAX, Beat, LivenessTable};
 use crate::ports::members::{Members, MembersError};
 use crate::ports::{Clock, Log, ProposeError, RaftStatus};
 use crate::progress::{ProgressBoard, step_to_wire};
 use crate::raft::codec::{command_from_proto, reply_to_proto};
 use atelier_proto::peer::v1::change_members_request::Change;
-use atelier_proto::peer::v1::peer_server::Peer;
+use atelier_proto::peer::v1::peer_server::{Peer, PeerServer};
 use atelier_proto::peer::v1::{
     BeatReply, BeatRequest, ChangeMembersReply, ChangeMembersRequest, FetchArtifactChunk,
-    FetchArtifactRequest, LivenessReply, LivenessRequest, PeerLiveness, ProgressReply,
-    ProposeReply, ProposeRequest, PutArtifactChunk, PutArtifactReply, RunningLease,
-    WatchProgressRequest,
+    FetchArtifactRequest, FetchCheckpointReply, FetchCheckpointRequest, LivenessReply,
+    LivenessRequest, PeerLiveness, ProgressReply, ProposeReply, ProposeRequest, PutArtifactChunk,
+    PutArtifactReply, PutCheckpointReply, PutCheckpointRequest, RunningLease, WatchProgressRequest,
 };
 use atelier_state::job::{Digest, JobId};
 use atelier_state::lease::FencingToken;
@@ -59,11 +60,13 @@ pub struct PeerServiceParts {
     pub board: Arc<ProgressBoard>,
     /// Keeps artifacts.
     pub artifacts: Arc<Artifacts>,
+    /// Holds checkpoints.
+    pub checkpoints: Arc<Checkpoints>,
     /// Tells when a beat came.
     pub clock: Arc<dyn Clock>,
 }
 
-/// The service. Mount it with `PeerServer::new`.
+/// The service. Mount it with [`PeerService::server`].
 pub struct PeerService {
     parts: PeerServiceParts,
     proposals: Semaphore,
@@ -80,6 +83,11 @@ impl PeerService {
             arrivals: Semaphore::new(ARRIVALS_MAX),
             departures: Arc::new(Semaphore::new(DEPARTURES_MAX)),
         }
+    }
+
+    /// Makes the service ready to be mounted, for messages of the size that peers send.
+    pub fn server(self) -> PeerServer<PeerService> {
+        PeerServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     fn check_cluster(&self, cluster: &str) -> Result<(), Status> {
@@ -212,6 +220,32 @@ impl Peer for PeerService {
             Ok(FetchArtifactChunk { data })
         });
         Ok(Response::new(stream::iter(chunks).boxed()))
+    }
+
+    async fn put_checkpoint(
+        &self,
+        request: Request<PutCheckpointRequest>,
+    ) -> Result<Response<PutCheckpointReply>, Status> {
+        let PutCheckpointRequest { cluster, checkpoint } = request.into_inner();
+        self.check_cluster(&cluster)?;
+        let message = checkpoint.ok_or_else(|| Status::invalid_argument("no checkpoint came"))?;
+        let read = self.parts.checkpoints.read(message).await;
+        let checkpoint = read.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.parts.checkpoints.put(checkpoint);
+        Ok(Response::new(PutCheckpointReply {}))
+    }
+
+    async fn fetch_checkpoint(
+        &self,
+        request: Request<FetchCheckpointRequest>,
+    ) -> Result<Response<FetchCheckpointReply>, Status> {
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster)?;
+        let checkpoint = match self.parts.checkpoints.here(read_job(&request.job)?) {
+            Some(checkpoint) => Some(self.parts.checkpoints.message(&checkpoint).await),
+            None => None,
+        };
+        Ok(Response::new(FetchCheckpointReply { checkpoint }))
     }
 
     async fn change_members(

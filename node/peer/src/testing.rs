@@ -144,7 +144,7 @@ impl Engine for PaperEngine {
             }
             let mut data = vec![0; PAPER_BYTES];
             blake3::Hasher::new().update(&request.parameters).finalize_xof().fill(&mut data);
-            Ok(vec![Picture { media_type: "image/png".to_owned(), data: data.into() }])
+            Ok(vec![Picture { image: 0, media_type: "image/png".to_owned(), data: data.into() }])
         })
     }
 

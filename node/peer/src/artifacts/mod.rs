@@ -365,7 +365,7 @@ impl Artifacts {
 }
 
 /// Hashes beside the runtime where that takes long.
-async fn digest_of(bytes: &Bytes) -> Digest {
+pub(crate) async fn digest_of(bytes: &Bytes) -> Digest {
     // BLAKE3 hashes about a gigabyte a second: below this it takes less than half a millisecond.
     const INLINE_BYTES_MAX: usize = 256 * 1024;
     if bytes.len() <= INLINE_BYTES_MAX {

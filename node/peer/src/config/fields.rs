@@ -217,6 +217,15 @@ pub(super) const FIELDS: &[Field] = &[
         "Peers that hold each result before the job counts as done; fewer members hold it\n\
          all. 2 survives the loss of any one machine."
     ),
+    number!(
+        "jobs.checkpoint_steps",
+        0..=100,
+        " steps",
+        jobs.checkpoint_steps,
+        "Denoise steps between two checkpoints of a running job, from which another peer goes on\n\
+         when this one dies. 0: after each step that costs more than 250 ms. More where the\n\
+         network is slower than the device."
+    ),
     switch!(
         "engine.enabled",
         engine.enabled,
@@ -255,6 +264,14 @@ pub(super) const FIELDS: &[Field] = &[
         engine.silence_ms,
         "Milliseconds without a step after which an engine at work is killed and restarted.\n\
          Longer than the slowest step of the largest picture."
+    ),
+    number!(
+        "engine.silence_steps",
+        2..=10_000,
+        " steps",
+        engine.silence_steps,
+        "Between two steps of one picture the same, after so many times the slowest step of the\n\
+         drawing, at least 10 s. More where something else takes the device away for long."
     ),
     number!(
         "engine.start_retries",

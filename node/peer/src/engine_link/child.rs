@@ -3,11 +3,12 @@
 //! Owns the child, its restarts and the work that it carries. It must not know whose work it is.
 //! Drawing is one at a time: one more request waits in the queue, others wait for the queue.
 
+use super::patience::Patience;
 use super::process::{Crash, Process};
 use crate::parameters::TextToImage;
 use crate::ports::engine::{
-    DrawRequest, Engine, EngineError, EngineEvent, EngineInfo, EngineState, EngineStep, Picture,
-    StageTimes,
+    DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
+    EngineStep, Picture, Point, Resume, StageTimes,
 };
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
@@ -34,6 +35,11 @@ pub struct ChildSettings {
     /// While drawing: without any frame for this long, the child is killed. Default 120 s, since
     /// one step of a large picture on a CPU takes its time.
     pub silence: Duration,
+    /// Between two steps of denoising, the same after so many times the slowest step of the
+    /// drawing. Default 30.
+    pub silence_steps: u32,
+    /// But never sooner than after this, unless `silence` is less. Default 10 s: a busy machine.
+    pub silence_floor: Duration,
     /// The same before it is ready. Default 600 s: kernels are compiled without a word.
     pub start_silence: Duration,
     /// Before the first restart; doubles. Default 0.2 s.
@@ -52,6 +58,8 @@ impl Default for ChildSettings {
     fn default() -> ChildSettings {
         ChildSettings {
             silence: Duration::from_secs(120),
+            silence_steps: 30,
+            silence_floor: Duration::from_secs(10),
             start_silence: Duration::from_secs(600),
             backoff_first: Duration::from_millis(200),
             backoff_max: Duration::from_secs(10),
@@ -101,6 +109,8 @@ impl ChildEngine {
         let work = Work {
             work: request.work,
             parameters,
+            checkpoint_steps: request.checkpoint_steps,
+            resume: request.resume,
             events,
             stop: stop.clone(),
             begun: begun.clone(),
@@ -157,6 +167,8 @@ type Answer = oneshot::Sender<Result<Vec<Picture>, EngineError>>;
 struct Work {
     work: u64,
     parameters: TextToImage,
+    checkpoint_steps: u32,
+    resume: Option<Resume>,
     events: mpsc::Sender<EngineEvent>,
     stop: CancellationToken,
     begun: Arc<AtomicBool>,
@@ -297,13 +309,24 @@ async fn carry(
     settings: &ChildSettings,
 ) -> Result<(), (Crash, Answer)> {
     work.begun.store(true, Ordering::SeqCst);
-    let Work { work, parameters, events, stop, begun: _, answer } = work;
+    let Work { work, parameters, checkpoint_steps, resume, events, stop, begun: _, answer } = work;
     let result = if stop.is_cancelled() {
         Err(EngineError::Stopped)
     } else {
         let parameters = parameters.resolve(info);
-        let mut drawing = Drawing { work, images: parameters.images, pictures: Vec::new(), events };
-        match drawing.run(process, parameters, &stop, settings.silence).await {
+        let resume = resume.and_then(|resume| usable(resume, info, &parameters));
+        let mut drawing = Drawing {
+            work,
+            class: info.class.clone(),
+            model: info.model.clone(),
+            next: resume.as_ref().map_or(0, |point| point.image),
+            images: parameters.images,
+            pictures: Vec::new(),
+            events,
+            patience: Patience::new(settings),
+        };
+        let request = draw_request(work, parameters, checkpoint_steps, resume);
+        match drawing.run(process, request, &stop).await {
             Ok(result) => result,
             Err(crash) => return Err((crash, answer)),
         }
@@ -313,26 +336,39 @@ async fn carry(
     Ok(())
 }
 
+/// Returns where to go on, unless that was told of another engine or lies outside of the work.
+fn usable(resume: Resume, info: &EngineInfo, parameters: &TextToImage) -> Option<Point> {
+    let Resume { class, model, point } = resume;
+    let ours = class == info.class && model == info.model;
+    let within = point.image < parameters.images && point.step <= parameters.steps;
+    (ours && within).then_some(point)
+}
+
 /// One piece of work on its way.
 struct Drawing {
     work: u64,
+    class: String,
+    model: String,
+    /// The image whose picture comes next.
+    next: u32,
     images: u32,
     pictures: Vec<Picture>,
     events: mpsc::Sender<EngineEvent>,
+    patience: Patience,
 }
 
 impl Drawing {
     async fn run(
         &mut self,
         process: &mut Process,
-        parameters: TextToImage,
+        request: EngineRequest,
         stop: &CancellationToken,
-        silence: Duration,
     ) -> Result<Result<Vec<Picture>, EngineError>, Crash> {
-        process.send(draw_request(self.work, parameters), silence).await?;
+        process.send(request, self.patience.silence()).await?;
         let mut stop_sent = false;
         loop {
             // A stopped child gets the time of one silence, from its last frame on.
+            let silence = self.patience.silence();
             let reply = tokio::select! {
                 biased;
                 reply = process.next_within(silence) => reply?,
@@ -352,9 +388,13 @@ impl Drawing {
     fn take(&mut self, reply: Reply) -> Result<Option<Result<Vec<Picture>, EngineError>>, Crash> {
         let result = match reply {
             Reply::Step(step) if step.work == self.work => {
-                let step = step_from_wire(step);
+                self.patience.told(&step, Instant::now());
                 // A listener that is slow loses steps.
-                let _ = self.events.try_send(EngineEvent::Step(step));
+                let _ = self.events.try_send(EngineEvent::Step(step_from_wire(step)));
+                return Ok(None);
+            }
+            Reply::Checkpoint(checkpoint) if checkpoint.work == self.work => {
+                self.tell_checkpoint(checkpoint)?;
                 return Ok(None);
             }
             Reply::Picture(picture) if picture.work == self.work => {
@@ -362,10 +402,9 @@ impl Drawing {
                 return Ok(None);
             }
             Reply::Done(done) if done.work == self.work => {
-                let expected = usize::try_from(self.images).expect("a u32 fits");
-                if self.pictures.len() != expected {
-                    let got = self.pictures.len();
-                    return Err(Crash::new(format!("{got} pictures of {expected} came")));
+                if self.next != self.images {
+                    let (got, images) = (self.next, self.images);
+                    return Err(Crash::new(format!("{got} pictures of {images} came")));
                 }
                 Ok(std::mem::take(&mut self.pictures))
             }
@@ -379,16 +418,33 @@ impl Drawing {
         Ok(Some(result))
     }
 
+    fn tell_checkpoint(&mut self, checkpoint: wire::Checkpoint) -> Result<(), Crash> {
+        let wire::Point { image, step, latents } = checkpoint.point.unwrap_or_default();
+        if image != self.next {
+            let next = self.next;
+            return Err(Crash::new(format!("a checkpoint of image {image} came, not of {next}")));
+        }
+        let checkpoint = EngineCheckpoint {
+            class: self.class.clone(),
+            model: self.model.clone(),
+            point: Point { image, step, latents },
+            pictures: self.pictures.clone(),
+        };
+        // A listener that is slow loses it, and the next one serves as well.
+        let _ = self.events.try_send(EngineEvent::Checkpoint(checkpoint));
+        Ok(())
+    }
+
     fn keep(&mut self, picture: wire::Picture) -> Result<(), Crash> {
         let wire::Picture { work: _, image, media_type, data } = picture;
-        let next = u32::try_from(self.pictures.len()).expect("bounded by the images");
-        if image != next || image >= self.images {
+        if image != self.next || image >= self.images {
             return Err(Crash::new(format!(
-                "picture {image} came, but {next} of {} was expected",
-                self.images
+                "picture {image} came, but {} of {} was expected",
+                self.next, self.images
             )));
         }
-        self.pictures.push(Picture { media_type, data });
+        self.next += 1;
+        self.pictures.push(Picture { image, media_type, data });
         Ok(())
     }
 }
@@ -400,9 +456,16 @@ fn idle_frame(frame: Result<Reply, Crash>) -> Crash {
     }
 }
 
-fn draw_request(work: u64, parameters: TextToImage) -> EngineRequest {
+fn draw_request(
+    work: u64,
+    parameters: TextToImage,
+    checkpoint_steps: u32,
+    resume: Option<Point>,
+) -> EngineRequest {
     let TextToImage { prompt, width, height, steps, seed, images } = parameters;
-    let draw = wire::Draw { work, prompt, width, height, steps, seed, images };
+    let resume = resume.map(|Point { image, step, latents }| wire::Point { image, step, latents });
+    let draw =
+        wire::Draw { work, prompt, width, height, steps, seed, images, checkpoint_steps, resume };
     EngineRequest { request: Some(Request::Draw(draw)) }
 }
 

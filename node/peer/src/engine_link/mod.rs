@@ -4,7 +4,7 @@
 //! ```text
 //!   peer: ChildEngine ── Draw, Stop ──────────────────────► serve: engine (blocking thread)
 //!            ▲                                                  │
-//!            └───── Loading, Ready, Step, Picture, Done ────────┘
+//!            └──── Loading, Ready, Step, Checkpoint, Picture, Done
 //! ```
 //!
 //! Owns the frames ([`frame`]), the peer's side ([`child`]) and the engine's side ([`serve`]). It
@@ -13,8 +13,9 @@
 
 pub mod child;
 pub mod frame;
+mod patience;
 mod process;
 pub mod serve;
 
 pub use child::{ChildEngine, ChildSettings};
-pub use serve::{DrawFailure, DrawOrder, EngineServer, ServeError};
+pub use serve::{DrawFailure, DrawOrder, EngineServer, ServeError, Teller, Told};

@@ -48,6 +48,7 @@ impl Crash {
             Reply::Done(_) => "Done",
             Reply::Failed(_) => "Failed",
             Reply::Stopped(_) => "Stopped",
+            Reply::Checkpoint(_) => "Checkpoint",
         };
         Crash::new(format!("the engine sent {name} out of turn"))
     }

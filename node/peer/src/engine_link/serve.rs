@@ -4,7 +4,7 @@
 //! reads the requests, so that Stop and the end of the peer are seen while a picture is drawn.
 
 use super::frame::{FrameError, read_frame, write_frame};
-use crate::ports::engine::{EngineInfo, EngineStep, Picture, StageTimes};
+use crate::ports::engine::{EngineInfo, EngineStep, Picture, Point, StageTimes};
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
 };
@@ -32,7 +32,25 @@ pub struct DrawOrder {
     pub seed: u64,
     /// How many.
     pub images: u32,
+    /// Steps between checkpoints; 0: after each step that costs more than a quarter of a second.
+    pub checkpoint_steps: u32,
+    /// Where to go on; earlier images are neither drawn nor told.
+    pub resume: Option<Point>,
 }
+
+/// What is told while an order is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A step is done, or is where the order was resumed.
+    Step(EngineStep),
+    /// Where another engine could go on.
+    Checkpoint(Point),
+    /// A picture is finished; each is told once, in order.
+    Picture(Picture),
+}
+
+/// Takes what is told; false: stop, after a checkpoint if there is one to tell.
+pub type Teller<'a> = dyn FnMut(Told) -> bool + 'a;
 
 /// Why an order was not drawn.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +61,7 @@ pub enum DrawFailure {
     /// This attempt failed.
     #[error("{0}")]
     Failed(String),
-    /// The step callback said to stop.
+    /// The teller said to stop.
     #[error("stopped")]
     Stopped,
 }
@@ -82,7 +100,8 @@ impl<W: Write> EngineServer<W> {
 
     /// Announces itself, then draws what is asked for until the peer closes the pipe.
     ///
-    /// `draw` calls its second argument after each step and stops when that returns false.
+    /// `draw` tells its second argument each step and each picture, and stops when that returns
+    /// false.
     ///
     /// # Errors
     /// As [`ServeError`] tells; end the process then.
@@ -94,10 +113,7 @@ impl<W: Write> EngineServer<W> {
     ) -> Result<(), ServeError>
     where
         R: Read + Send + 'static,
-        D: FnMut(
-            &DrawOrder,
-            &mut dyn FnMut(EngineStep) -> bool,
-        ) -> Result<Vec<Picture>, DrawFailure>,
+        D: FnMut(&DrawOrder, &mut Teller<'_>) -> Result<(), DrawFailure>,
     {
         answer(&mut self.answers, Reply::Ready(ready_to_wire(ready)))?;
         let halt = Arc::new(Halt::default());
@@ -121,55 +137,40 @@ impl<W: Write> EngineServer<W> {
         order: &DrawOrder,
         halt: &Halt,
         draw: &mut D,
-    ) -> Result<Result<Vec<Picture>, DrawFailure>, FrameError>
+    ) -> Result<Result<(), DrawFailure>, FrameError>
     where
-        D: FnMut(
-            &DrawOrder,
-            &mut dyn FnMut(EngineStep) -> bool,
-        ) -> Result<Vec<Picture>, DrawFailure>,
+        D: FnMut(&DrawOrder, &mut Teller<'_>) -> Result<(), DrawFailure>,
     {
         if halt.holds(order.work) {
             return Ok(Err(DrawFailure::Stopped));
         }
         let mut written = Ok(());
-        let result = draw(order, &mut |step| {
+        let result = draw(order, &mut |told| {
             if written.is_ok() {
-                written = answer(&mut self.answers, Reply::Step(step_to_wire(order.work, step)));
+                written = answer(&mut self.answers, told_to_wire(order.work, told));
             }
             written.is_ok() && !halt.holds(order.work)
         });
-        written.map(|()| result)
+        match written {
+            Ok(()) => Ok(result),
+            // Nothing of it was written; the order is at fault.
+            Err(error @ FrameError::TooLong(_)) => Ok(Err(DrawFailure::Refused(error.to_string()))),
+            Err(error) => Err(error),
+        }
     }
 
     fn answer_result(
         &mut self,
         work: u64,
-        result: Result<Vec<Picture>, DrawFailure>,
+        result: Result<(), DrawFailure>,
     ) -> Result<(), FrameError> {
         let last = match result {
-            Ok(pictures) => match self.answer_pictures(work, pictures) {
-                Ok(()) => Reply::Done(wire::Done { work }),
-                Err(FrameError::TooLong(bytes)) => {
-                    failed(work, &FrameError::TooLong(bytes).to_string(), true)
-                }
-                Err(error) => return Err(error),
-            },
+            Ok(()) => Reply::Done(wire::Done { work }),
             Err(DrawFailure::Refused(error)) => failed(work, &error, true),
             Err(DrawFailure::Failed(error)) => failed(work, &error, false),
             Err(DrawFailure::Stopped) => Reply::Stopped(wire::Stopped { work }),
         };
         answer(&mut self.answers, last)
-    }
-
-    fn answer_pictures(&mut self, work: u64, pictures: Vec<Picture>) -> Result<(), FrameError> {
-        for (image, picture) in (0..).zip(pictures) {
-            let Picture { media_type, data } = picture;
-            answer(
-                &mut self.answers,
-                Reply::Picture(wire::Picture { work, image, media_type, data }),
-            )?;
-        }
-        Ok(())
     }
 }
 
@@ -265,13 +266,28 @@ fn ready_to_wire(info: &EngineInfo) -> wire::Ready {
     }
 }
 
-fn step_to_wire(work: u64, step: EngineStep) -> wire::Step {
-    let EngineStep { stage, image, step, steps, spent } = step;
-    let StageTimes { encode_us, denoise_us, decode_us } = spent;
-    wire::Step { work, stage, image, step, steps, encode_us, denoise_us, decode_us }
+fn told_to_wire(work: u64, told: Told) -> Reply {
+    match told {
+        Told::Step(step) => {
+            let EngineStep { stage, image, step, steps, spent } = step;
+            let StageTimes { encode_us, denoise_us, decode_us } = spent;
+            let step =
+                wire::Step { work, stage, image, step, steps, encode_us, denoise_us, decode_us };
+            Reply::Step(step)
+        }
+        Told::Checkpoint(Point { image, step, latents }) => {
+            let point = Some(wire::Point { image, step, latents });
+            Reply::Checkpoint(wire::Checkpoint { work, point })
+        }
+        Told::Picture(Picture { image, media_type, data }) => {
+            Reply::Picture(wire::Picture { work, image, media_type, data })
+        }
+    }
 }
 
 fn order_from_wire(draw: wire::Draw) -> DrawOrder {
-    let wire::Draw { work, prompt, width, height, steps, seed, images } = draw;
-    DrawOrder { work, prompt, width, height, steps, seed, images }
+    let wire::Draw { work, prompt, width, height, steps, seed, images, checkpoint_steps, resume } =
+        draw;
+    let resume = resume.map(|wire::Point { image, step, latents }| Point { image, step, latents });
+    DrawOrder { work, prompt, width, height, steps, seed, images, checkpoint_steps, resume }
 }

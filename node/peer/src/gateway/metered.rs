@@ -27,13 +27,15 @@ impl Engine for MeteredEngine {
         stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Vec<Picture>, EngineError>> {
         let (tap, mut tapped) = mpsc::channel(ENGINE_EVENTS_MAX);
+        let resumed = request.resume.as_ref().map(|resume| (resume.point.image, resume.point.step));
+        let mut stages = Stages::new(self.clock.now(), resumed);
         let mut drawn = self.inner.draw(request, tap, stop);
-        let mut stages = Stages::new(self.clock.now());
         Box::pin(async move {
             let mut pass_on = |event: EngineEvent| {
-                let EngineEvent::Step(step) = &event;
-                stages.step(step, self.clock.now(), &self.metrics);
-                // A listener that is slow loses steps, as the port says.
+                if let EngineEvent::Step(step) = &event {
+                    stages.step(step, self.clock.now(), &self.metrics);
+                }
+                // A listener that is slow loses events, as the port says.
                 let _ = events.try_send(event);
             };
             let result = loop {
@@ -61,19 +63,21 @@ impl Engine for MeteredEngine {
 /// The stage that runs, and for how long so far.
 struct Stages {
     last: Duration,
+    /// The image and the step at which the work is resumed; that one is told and not done.
+    resumed: Option<(u32, u32)>,
     running: Option<(String, u32, Duration)>,
 }
 
 impl Stages {
-    fn new(now: Duration) -> Self {
-        Self { last: now, running: None }
+    fn new(now: Duration, resumed: Option<(u32, u32)>) -> Self {
+        Self { last: now, resumed, running: None }
     }
 
     /// Notes a finished step: it took since the one before.
     fn step(&mut self, step: &EngineStep, now: Duration, metrics: &Metrics) {
         let took = now.saturating_sub(self.last);
         self.last = now;
-        if step.stage == "denoise" {
+        if step.stage == "denoise" && self.resumed != Some((step.image, step.step)) {
             metrics.stepped(took);
         }
         match &mut self.running {

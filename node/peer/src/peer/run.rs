@@ -143,6 +143,7 @@ fn notify(state: NotifyState<'_>) {
 fn child_settings(config: &Config) -> ChildSettings {
     ChildSettings {
         silence: Duration::from_millis(config.engine.silence_ms),
+        silence_steps: config.engine.silence_steps,
         start_failures_max: config.engine.start_retries.max(1),
         ..ChildSettings::default()
     }

@@ -8,7 +8,6 @@ use crate::peer_service::PeerService;
 use crate::raft::RaftService;
 use atelier_proto::DESCRIPTORS;
 use atelier_proto::client::v1::atelier_server::AtelierServer;
-use atelier_proto::peer::v1::peer_server::PeerServer;
 use atelier_proto::peer::v1::raft_server::RaftServer;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -121,7 +120,7 @@ fn router(
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(raft)
-        .add_service(PeerServer::new(peer))
+        .add_service(peer.server())
         .add_service(AtelierServer::new(gateway))
         .add_service(health)
         .add_service(reflection().build_v1()?)

@@ -5,16 +5,18 @@
 //!
 //! The contract that the real engine and the simulated one both keep:
 //! - one answer a request; after `stop` is cancelled the answer comes at the next step boundary;
-//! - pictures come in the order of their index;
+//! - a drawing that is stopped after its first step tells a checkpoint before it answers;
+//! - pictures come in the order of their index, from the one on at which the work was resumed;
 //! - events are told with `try_send`: a listener that is slow loses steps, never delays them.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use std::fmt;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Events that wait for their reader. Filled by the engine; at the brim the newest is dropped, for
-/// progress is for display only.
+/// progress is for display only, and a lost checkpoint costs some steps.
 pub const ENGINE_EVENTS_MAX: usize = 64;
 
 /// Draws pictures, one piece of work at a time.
@@ -49,13 +51,64 @@ pub struct DrawRequest {
     pub kind: String,
     /// As the job carries them.
     pub parameters: Bytes,
+    /// Steps between checkpoints; 0: after each step that costs more than a quarter of a second.
+    pub checkpoint_steps: u32,
+    /// Where an earlier attempt stood; none: from the beginning.
+    pub resume: Option<Resume>,
+}
+
+/// Where to go on. An engine of another class or model, and one that cannot use the latents, begins
+/// anew instead: with the first image, or with the one that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Determinism class of the engine that was there.
+    pub class: String,
+    /// Its model.
+    pub model: String,
+    /// Where it stood.
+    pub point: Point,
+}
+
+/// A place in a piece of work: all images before `image` are finished, and `step` steps of that
+/// one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Point {
+    /// The image that is next, or begun.
+    pub image: u32,
+    /// Its steps that are done.
+    pub step: u32,
+    /// Its latents, f32, little-endian; empty where no step is done.
+    pub latents: Bytes,
+}
+
+impl fmt::Debug for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Latents do not belong into logs.
+        let Point { image, step, latents } = self;
+        write!(f, "image {image} step {step} ({} bytes)", latents.len())
+    }
 }
 
 /// What an engine tells while it draws.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineEvent {
-    /// A step was finished.
+    /// A step was finished, or resumed at.
     Step(EngineStep),
+    /// Where another engine could go on.
+    Checkpoint(EngineCheckpoint),
+}
+
+/// A place in a piece of work with all that was finished before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineCheckpoint {
+    /// Who draws: only an engine of the same class and model may go on.
+    pub class: String,
+    /// Its model.
+    pub model: String,
+    /// Where it stands.
+    pub point: Point,
+    /// The pictures that were finished since this drawing began.
+    pub pictures: Vec<Picture>,
 }
 
 /// One finished step.
@@ -87,6 +140,8 @@ pub struct StageTimes {
 /// A finished picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
+    /// Which one of the work.
+    pub image: u32,
     /// For example `image/png`.
     pub media_type: String,
     /// The encoded picture.

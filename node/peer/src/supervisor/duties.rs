@@ -22,6 +22,8 @@ pub struct Assignment {
     pub kind: String,
     /// As the job carries them.
     pub parameters: Bytes,
+    /// An earlier lease was begun; it may have left a checkpoint.
+    pub is_repeated: bool,
 }
 
 /// What to do.
@@ -75,12 +77,14 @@ impl Duties {
                 continue;
             }
             self.held.insert(key, Held::Running);
-            let submit = &state.job(job).expect("a leased job exists").submit;
+            let leased_job = state.job(job).expect("a leased job exists");
+            let submit = &leased_job.submit;
             duties.push(Duty::Start(Assignment {
                 job,
                 token: lease.token,
                 kind: submit.kind.clone(),
                 parameters: submit.parameters.clone(),
+                is_repeated: leased_job.leases > 1,
             }));
         }
         self.held.retain(|key, held| leased.contains(key) || *held != Held::Ended);

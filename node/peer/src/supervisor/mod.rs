@@ -13,17 +13,19 @@
 //! are in the view. Each lease is started once, by its token. A peer without an engine registers
 //! with no slots, so that it is known and heard.
 //!
-//! On shutdown it takes its slots out of the roster, gives its leases back and stops its attempts.
+//! On shutdown it takes its slots out of the roster, and hands its jobs over with their checkpoints.
 //! The proposer must outlive it.
 
 mod attempt;
 mod beater;
+mod courier;
 mod duties;
 mod registration;
 
 pub use duties::{Assignment, Duties, Duty};
 
 use crate::artifacts::Artifacts;
+use crate::checkpoints::Checkpoints;
 use crate::lines::Lines;
 use crate::liveness::LivenessTable;
 use crate::ports::engine::{Engine, EngineState};
@@ -36,13 +38,12 @@ use atelier_state::job::JobId;
 use atelier_state::lease::{FencingToken, RevokeReason};
 use atelier_state::limits;
 use atelier_state::roster::NodeId;
-use attempt::AttemptParts;
+use attempt::{AttemptParts, Orders};
 use beater::Signs;
 use futures_util::future::join_all;
 use registration::{Registered, Registration};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
@@ -60,6 +61,8 @@ pub struct SupervisorParts {
     pub engine: Option<Arc<dyn Engine>>,
     /// Keeps the pictures.
     pub artifacts: Arc<Artifacts>,
+    /// Keeps what an attempt has reached, and knows what earlier ones have.
+    pub checkpoints: Arc<Checkpoints>,
     /// Takes the steps.
     pub board: Arc<ProgressBoard>,
     /// Takes this node's own signs of life while it leads.
@@ -82,6 +85,9 @@ pub struct SupervisorSettings {
     /// Jobs that it holds at a time while its engine is ready. Default 1; with 2 the next job is
     /// there when one ends.
     pub slots: u32,
+    /// Steps between checkpoints. Default 0: after each step that costs more than a quarter of a
+    /// second.
+    pub checkpoint_steps: u32,
     /// Silence after which the leader takes leases back; a beat goes out eight times as often.
     /// Default 2 s, the same on all nodes.
     pub lease: Duration,
@@ -97,6 +103,7 @@ impl SupervisorSettings {
             node,
             address: address.into(),
             slots: 1,
+            checkpoint_steps: 0,
             lease: Duration::from_secs(2),
             drain: Duration::from_secs(5),
         }
@@ -128,9 +135,7 @@ pub struct Supervisor {
 
 struct Running {
     task: Id,
-    stop: CancellationToken,
-    // It has its pictures and is about to say so.
-    answers: Arc<AtomicBool>,
+    orders: Orders,
 }
 
 enum Event {
@@ -269,26 +274,37 @@ impl Supervisor {
         let (node, job, token) = (self.settings.node, assignment.job, assignment.token);
         tracing::info!(%node, %job, %token, "attempt begins");
         self.works += 1;
-        let stop = CancellationToken::new();
         let parts = AttemptParts {
             engine,
             proposer: self.parts.proposer.clone(),
             artifacts: self.parts.artifacts.clone(),
+            checkpoints: self.parts.checkpoints.clone(),
             board: self.parts.board.clone(),
             clock: self.parts.clock.clone(),
+            work: self.works,
+            checkpoint_steps: self.settings.checkpoint_steps,
         };
-        let answers = Arc::new(AtomicBool::new(false));
-        let attempt = attempt::run(parts, assignment, self.works, stop.clone(), answers.clone());
+        let orders = Orders::default();
+        let attempt = attempt::run(parts, assignment, orders.clone());
         let span = tracing::info_span!("job", %node, %job, %token);
         let task = self.attempts.spawn(attempt.instrument(span)).id();
-        self.running.insert(key, Running { task, stop, answers });
+        self.running.insert(key, Running { task, orders });
     }
 
     fn stop(&mut self, key: LeaseKey) {
         let (job, token) = key;
         tracing::info!(node = %self.settings.node, %job, %token, "lease has ended, attempt stops");
         if let Some(running) = self.running.get(&key) {
-            running.stop.cancel();
+            running.orders.stop.cancel();
+        }
+    }
+
+    /// Gives every running job back: each engine stops at its next step boundary, the checkpoint of
+    /// that step goes to another peer, and then the attempt itself proposes Revoke. One that has
+    /// its pictures says so instead. The attempts end by themselves; wait for that.
+    fn hand_over_all(&self) {
+        for running in self.running.values() {
+            running.orders.hand_over.cancel();
         }
     }
 
@@ -311,8 +327,7 @@ impl Supervisor {
         });
     }
 
-    /// Gives everything back: no new lease, then no lease, then no attempt. One that has its
-    /// pictures may say so first.
+    /// Gives everything back: no new lease, then no lease, then no attempt.
     async fn drain(&mut self) {
         let node = self.settings.node;
         // Without leases nothing is lost when nobody hears the farewell, as where all leave at once.
@@ -320,13 +335,7 @@ impl Supervisor {
         let patience =
             if leases == 0 { FAREWELL_MAX.min(self.settings.drain) } else { self.settings.drain };
         let late = self.parts.clock.sleep(patience);
-        self.running.retain(|_, running| {
-            let answers = running.answers.load(Ordering::SeqCst);
-            if !answers {
-                running.stop.cancel();
-            }
-            answers
-        });
+        self.hand_over_all();
         tokio::select! {
             biased;
             () = self.give_back() => tracing::info!(%node, "drained"),

@@ -3,11 +3,13 @@
 //! The harness prints to standard output, so a shell hands the pipe to the child as descriptor 3.
 
 use crate::support::{eventually, info, ms};
-use atelier_peer::engine_link::{ChildEngine, ChildSettings, DrawFailure, DrawOrder, EngineServer};
+use atelier_peer::engine_link::{
+    ChildEngine, ChildSettings, DrawFailure, DrawOrder, EngineServer, Teller, Told,
+};
 use atelier_peer::parameters::{TEXT_TO_IMAGE_KIND, TextToImage};
 use atelier_peer::ports::engine::{
-    DrawRequest, Engine, EngineError, EngineEvent, EngineInfo, EngineState, EngineStep, Picture,
-    StageTimes,
+    DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
+    EngineStep, Picture, Point, Resume, StageTimes,
 };
 use std::io::Write;
 use std::sync::Arc;
@@ -45,19 +47,20 @@ fn child_process() {
 
 fn draw(
     order: &DrawOrder,
-    told: &mut dyn FnMut(EngineStep) -> bool,
+    told: &mut Teller<'_>,
     raw: &mut std::fs::File,
-) -> Result<Vec<Picture>, DrawFailure> {
-    for step in 1..=order.steps {
+) -> Result<(), DrawFailure> {
+    let (first, done) = order.resume.as_ref().map_or((0, 0), |point| (point.image, point.step));
+    for step in done + 1..=order.steps {
         std::thread::sleep(STEP);
         let stage = "denoise".to_owned();
-        if !told(EngineStep {
-            stage,
-            image: 0,
-            step,
-            steps: order.steps,
-            spent: StageTimes::default(),
-        }) {
+        let (image, steps, spent) = (first, order.steps, StageTimes::default());
+        let goes_on = told(Told::Step(EngineStep { stage, image, step, steps, spent }));
+        let due = order.checkpoint_steps > 0 && step.is_multiple_of(order.checkpoint_steps);
+        if due || !goes_on {
+            told(Told::Checkpoint(Point { image, step, latents: vec![step as u8; 8].into() }));
+        }
+        if !goes_on {
             return Err(DrawFailure::Stopped);
         }
         match order.prompt.as_str() {
@@ -75,19 +78,21 @@ fn draw(
             "fail" => return Err(DrawFailure::Failed("out of memory".to_owned())),
             "huge" => {
                 let data = vec![0; 65 * 1024 * 1024].into();
-                return Ok(vec![Picture { media_type: "image/png".to_owned(), data }]);
+                told(Told::Picture(Picture { image: 0, media_type: "image/png".to_owned(), data }));
+                return Ok(());
             }
             _ => {}
         }
     }
     let missing = u32::from(order.prompt == "one too few");
-    let pictures = (0..order.images - missing).map(|image| {
+    for image in first..order.images - missing {
         let DrawOrder { prompt, width, height, steps, .. } = order;
         let text =
             format!("{prompt} {width}x{height} {steps} seed {}", order.seed + u64::from(image));
-        Picture { media_type: "image/png".to_owned(), data: text.into_bytes().into() }
-    });
-    Ok(pictures.collect())
+        let (media_type, data) = ("image/png".to_owned(), text.into_bytes().into());
+        told(Told::Picture(Picture { image, media_type, data }));
+    }
+    Ok(())
 }
 
 // ------------------------------------------------------------------------------------- in the peer
@@ -154,6 +159,8 @@ fn request(prompt: &str, steps: u32, images: u32) -> DrawRequest {
         work: WORKS.fetch_add(1, std::sync::atomic::Ordering::SeqCst),
         kind: TEXT_TO_IMAGE_KIND.to_owned(),
         parameters: parameters.encode(),
+        checkpoint_steps: 0,
+        resume: None,
     }
 }
 
@@ -183,13 +190,64 @@ async fn pictures_and_steps_come_from_the_child() {
     let texts: Vec<_> = pictures.unwrap().into_iter().map(|picture| picture.data).collect();
     assert_eq!(texts, ["a cat 64x64 3 seed 7", "a cat 64x64 3 seed 8"]);
     let mut steps = Vec::new();
-    while let Ok(EngineEvent::Step(step)) = told.try_recv() {
+    while let Ok(event) = told.try_recv() {
+        let EngineEvent::Step(step) = event else { panic!("steps alone, got {event:?}") };
         steps.push((step.step, step.steps));
     }
     assert_eq!(steps, [(1, 3), (2, 3), (3, 3)]);
     // What was left open is the model's to say.
     let text = link.draw("open", 0).await.unwrap().remove(0).data;
     assert_eq!(text, "open 64x64 4 seed 7");
+    link.end().await;
+}
+
+fn checkpoints(told: &mut mpsc::Receiver<EngineEvent>) -> Vec<EngineCheckpoint> {
+    let mut checkpoints = Vec::new();
+    while let Ok(event) = told.try_recv() {
+        if let EngineEvent::Checkpoint(checkpoint) = event {
+            checkpoints.push(checkpoint);
+        }
+    }
+    checkpoints
+}
+
+#[tokio::test]
+async fn work_goes_on_from_a_checkpoint_of_the_same_engine_alone() {
+    let link = link("draws");
+    let EngineInfo { class, model, .. } = link.ready().await;
+    let (events, mut told) = mpsc::channel(64);
+    let wanted = DrawRequest { checkpoint_steps: 2, ..request("a cat", 5, 3) };
+    let drawn = link.engine.draw(wanted.clone(), events.clone(), CancellationToken::new()).await;
+    let whole = drawn.unwrap();
+    let made = checkpoints(&mut told);
+    let steps: Vec<_> = made.iter().map(|made| (made.point.image, made.point.step)).collect();
+    assert_eq!(steps, [(0, 2), (0, 4)]);
+    assert_eq!((&made[1].class, &made[1].model), (&class, &model));
+
+    let point = Point { image: 1, step: 4, latents: vec![4; 8].into() };
+    let check = async |resume: Resume, images: &[u32], steps: &[(u32, u32)]| {
+        let (events, mut told) = mpsc::channel(64);
+        let work = wanted.work + 100;
+        let wanted = DrawRequest { work, resume: Some(resume), ..wanted.clone() };
+        let drawn = link.engine.draw(wanted, events, CancellationToken::new()).await.unwrap();
+        assert_eq!(drawn.iter().map(|picture| picture.image).collect::<Vec<_>>(), images);
+        assert_eq!(drawn, whole[whole.len() - drawn.len()..]);
+        let mut seen = Vec::new();
+        while let Ok(event) = told.try_recv() {
+            if let EngineEvent::Step(step) = event {
+                seen.push((step.image, step.step));
+            }
+        }
+        assert_eq!(seen, steps);
+    };
+    let ours = Resume { class, model, point };
+    check(ours.clone(), &[1, 2], &[(1, 5)]).await;
+    let anew = [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)];
+    check(Resume { class: "another".to_owned(), ..ours.clone() }, &[0, 1, 2], &anew).await;
+    check(Resume { model: "another".to_owned(), ..ours.clone() }, &[0, 1, 2], &anew).await;
+    let beyond = |image, step| Point { image, step, ..ours.point.clone() };
+    check(Resume { point: beyond(3, 1), ..ours.clone() }, &[0, 1, 2], &anew).await;
+    check(Resume { point: beyond(0, 6), ..ours.clone() }, &[0, 1, 2], &anew).await;
     link.end().await;
 }
 
@@ -294,6 +352,8 @@ async fn a_stop_is_obeyed_at_the_next_step_and_the_child_lives_on() {
         Instant::now()
     });
     assert_eq!(result, Err(EngineError::Stopped));
+    let left = checkpoints(&mut told);
+    assert_eq!(left.len(), 1, "where it stopped, though none was asked for: {left:?}");
     assert!(asked.elapsed() < ms(400), "{:?}", asked.elapsed());
     // A dropped future stops the work as well: the next need not wait for 90 steps.
     let dropped = tokio::time::timeout(ms(100), link.draw("slow", 90)).await;

@@ -6,6 +6,7 @@ mod artifacts;
 mod engine_link;
 mod progress;
 mod proposer;
+mod resume;
 mod service;
 mod support;
 mod worker;

@@ -1,14 +1,15 @@
 //! A perfect log, a fake engine and real loopback connections, for the tests of the loops.
 
 use atelier_peer::artifacts::{ArtifactParts, ArtifactSettings, Artifacts};
+use atelier_peer::checkpoints::{CheckpointParts, CheckpointSettings, Checkpoints};
 use atelier_peer::leader::Leader;
 use atelier_peer::lines::Lines;
 use atelier_peer::liveness::LivenessTable;
 use atelier_peer::parameters::{TEXT_TO_IMAGE_KIND, TextToImage};
 use atelier_peer::peer_service::{PeerService, PeerServiceParts};
 use atelier_peer::ports::engine::{
-    DrawRequest, Engine, EngineError, EngineEvent, EngineInfo, EngineState, EngineStep, Picture,
-    StageTimes,
+    DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
+    EngineStep, Picture, Point, StageTimes,
 };
 use atelier_peer::ports::members::{Members, MembersError};
 use atelier_peer::ports::shelf::{MemoryShelf, Shelf};
@@ -19,7 +20,6 @@ use atelier_peer::progress::{ProgressBoard, ProgressFollower};
 use atelier_peer::proposer::{Proposer, ProposerParts, ProposerSettings};
 use atelier_peer::supervisor::{Supervisor, SupervisorParts, SupervisorSettings};
 use atelier_peer::view::View;
-use atelier_proto::peer::v1::peer_server::PeerServer;
 use atelier_state::{Command, Job, JobId, LogIndex, NodeId, Phase, Reply, State, Submit, audit};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -330,6 +330,7 @@ pub struct FakeEngine {
     /// Answers of the first draws, instead of pictures; each after its first step.
     pub failures: Mutex<Vec<EngineError>>,
     pub begun: AtomicUsize,
+    first_steps: Mutex<Vec<(u32, u32)>>,
     pub stopped: AtomicUsize,
     pub state: watch::Sender<EngineState>,
 }
@@ -351,6 +352,7 @@ impl FakeEngine {
             step,
             failures: Mutex::default(),
             begun: AtomicUsize::new(0),
+            first_steps: Mutex::default(),
             stopped: AtomicUsize::new(0),
             state: watch::Sender::new(EngineState::Ready(info())),
         })
@@ -365,6 +367,72 @@ impl FakeEngine {
     pub fn begun(&self) -> usize {
         self.begun.load(Ordering::SeqCst)
     }
+
+    /// The image and step of the first step of each drawing.
+    pub fn first_steps(&self) -> Vec<(u32, u32)> {
+        self.first_steps.lock().expect("whole").clone()
+    }
+
+    async fn draw_all(
+        &self,
+        request: DrawRequest,
+        events: mpsc::Sender<EngineEvent>,
+        stop: CancellationToken,
+    ) -> Result<Vec<Picture>, EngineError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let EngineState::Ready(EngineInfo { class, model, .. }) = self.state.borrow().clone()
+        else {
+            panic!("a test draws with an engine that is ready");
+        };
+        let asked = TextToImage::decode(&request.kind, &request.parameters).expect("whole");
+        let resume = request.resume.filter(|resume| resume.class == class);
+        let (first, done) = resume.map_or((0, 0), |resume| {
+            let Point { image, step, latents } = resume.point;
+            assert_eq!(latents, latents_of(&request.parameters, image, step), "of this very job");
+            (image, step)
+        });
+        self.first_steps.lock().expect("whole").push((first, done + 1));
+        let mut pictures = Vec::new();
+        for image in first..asked.images.max(1) {
+            let begin = if image == first { done } else { 0 };
+            for step in begin + 1..=self.steps {
+                tokio::time::sleep(self.step).await;
+                let stopped = stop.is_cancelled();
+                let every = request.checkpoint_steps;
+                if stopped || every > 0 && step.is_multiple_of(every) {
+                    let latents = latents_of(&request.parameters, image, step);
+                    let point = Point { image, step, latents };
+                    let (class, model) = (class.clone(), model.clone());
+                    let pictures = pictures.clone();
+                    let told = EngineCheckpoint { class, model, point, pictures };
+                    let _ = events.try_send(EngineEvent::Checkpoint(told));
+                }
+                if stopped {
+                    self.stopped.fetch_add(1, Ordering::SeqCst);
+                    return Err(EngineError::Stopped);
+                }
+                if let Some(failure) = self.failure() {
+                    return Err(failure);
+                }
+                let (stage, steps) = ("denoise".to_owned(), self.steps);
+                let told = EngineStep { stage, image, step, steps, spent: StageTimes::default() };
+                let _ = events.try_send(EngineEvent::Step(told));
+            }
+            let data = [b"picture of ", &request.parameters[..], &b"+".repeat(image as usize)];
+            let (media_type, data) = ("image/png".to_owned(), data.concat().into());
+            pictures.push(Picture { image, media_type, data });
+        }
+        Ok(pictures)
+    }
+
+    fn failure(&self) -> Option<EngineError> {
+        let mut failures = self.failures.lock().expect("whole");
+        (!failures.is_empty()).then(|| failures.remove(0))
+    }
+}
+
+fn latents_of(parameters: &[u8], image: u32, step: u32) -> Bytes {
+    format!("{parameters:?} {image} {step}").into_bytes().into()
 }
 
 impl Engine for FakeEngine {
@@ -374,31 +442,7 @@ impl Engine for FakeEngine {
         events: mpsc::Sender<EngineEvent>,
         stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Vec<Picture>, EngineError>> {
-        Box::pin(async move {
-            self.begun.fetch_add(1, Ordering::SeqCst);
-            for step in 1..=self.steps {
-                tokio::time::sleep(self.step).await;
-                if stop.is_cancelled() {
-                    self.stopped.fetch_add(1, Ordering::SeqCst);
-                    return Err(EngineError::Stopped);
-                }
-                let mut failures = self.failures.lock().expect("whole");
-                if !failures.is_empty() {
-                    return Err(failures.remove(0));
-                }
-                let stage = "denoise".to_owned();
-                let told = EngineStep {
-                    stage,
-                    image: 0,
-                    step,
-                    steps: self.steps,
-                    spent: StageTimes::default(),
-                };
-                let _ = events.try_send(EngineEvent::Step(told));
-            }
-            let data = [b"picture of ", &request.parameters[..]].concat().into();
-            Ok(vec![Picture { media_type: "image/png".to_owned(), data }])
-        })
+        Box::pin(self.draw_all(request, events, stop))
     }
 
     fn ready(&self) -> watch::Receiver<EngineState> {
@@ -475,6 +519,7 @@ pub struct TestPeer {
     pub clock: Arc<TestClock>,
     pub proposer: Proposer,
     pub artifacts: Arc<Artifacts>,
+    pub checkpoints: Arc<Checkpoints>,
     pub board: Arc<ProgressBoard>,
     pub liveness: Arc<LivenessTable>,
     pub lines: Arc<Lines>,
@@ -524,6 +569,13 @@ impl TestPeer {
             view: log.view(),
             clock: clock.clone(),
         };
+        let checkpoints = CheckpointParts {
+            lines: lines.clone(),
+            status: log.status(),
+            view: log.view(),
+            clock: clock.clone(),
+        };
+        let checkpoints = Checkpoints::new(checkpoints, CheckpointSettings::new(CLUSTER));
         let mut settings = ArtifactSettings::new(CLUSTER);
         settings.copy_deadline = ms(3000);
         settings.call = ms(1000);
@@ -533,6 +585,7 @@ impl TestPeer {
             clock,
             proposer,
             artifacts: Arc::new(Artifacts::new(parts, settings)),
+            checkpoints: Arc::new(checkpoints),
             board: Arc::default(),
             liveness,
             lines,
@@ -563,6 +616,7 @@ impl TestPeer {
             proposer: self.proposer.clone(),
             engine,
             artifacts: self.artifacts.clone(),
+            checkpoints: self.checkpoints.clone(),
             board: self.board.clone(),
             liveness: self.liveness.clone(),
             lines: self.lines.clone(),
@@ -586,13 +640,18 @@ impl TestPeer {
             liveness: self.liveness.clone(),
             board: self.board.clone(),
             artifacts: self.artifacts.clone(),
+            checkpoints: self.checkpoints.clone(),
             clock: self.clock.clone(),
         });
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let end = self.shutdown.clone().cancelled_owned();
-        let server = tonic::transport::Server::builder().add_service(PeerServer::new(service));
+        let server = tonic::transport::Server::builder().add_service(service.server());
         let serving = server.serve_with_incoming_shutdown(incoming, end);
         self.keep(tokio::spawn(async move { serving.await.expect("the loopback serves") }));
+    }
+
+    pub fn log_address(&self) -> String {
+        self.log.status().borrow().addresses[&self.node].clone()
     }
 
     pub fn follower(&self) -> ProgressFollower {
