@@ -10,6 +10,8 @@ GOLDEN  ?= node/diffusion/tests/golden
 OUT     ?= target/parity
 SEEDS   ?= 200
 CUTS    ?= 20
+KILLS   ?= 50
+CANCELS ?= 1000
 
 # Handed over by the environment, so that the shell never reads a prompt.
 export MODEL PROMPT SEED
@@ -19,7 +21,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +49,12 @@ reproduce: tools ## One world again, step by step: make reproduce SEED=7
 
 power-cut: tools ## Cut the power of three peers' disks again and again, as root: make power-cut CUTS=20
 	@POWER_CUTS="$(CUTS)" cargo test --release --locked -p atelier-node --test power_cut -- --nocapture
+
+resume: tools ## Kill workers at random steps; every picture must be the same: make resume KILLS=50
+	@KILLS="$(KILLS)" cargo test --release --locked -p atelier-node --test resume -- --nocapture
+
+soak: tools ## Cancel jobs at random moments and measure what is left: make soak CANCELS=1000
+	@CANCELS="$(CANCELS)" cargo test --release --locked -p atelier-node --test cancel -- --nocapture
 
 parity: tools ## Compare the model with golden tensors: make parity GOLDEN=DIR OUT=DIR
 	@cargo run --release --locked -q -p atelier-diffusion --bin parity -- "$(GOLDEN)" "$(OUT)"

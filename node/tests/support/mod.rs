@@ -43,13 +43,28 @@ pub struct Setup {
     pub data: Option<PathBuf>,
     /// Further tables of each peer's configuration.
     pub settings: String,
+    /// What the peers log.
+    pub log: &'static str,
+    /// Further lines below `[jobs]`.
+    pub jobs: &'static str,
+    /// Further lines below `[engine]`.
+    pub engines: &'static str,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("diffusion/toy/model");
-        let settings = String::new();
-        Self { peers: 3, engine: true, model, network: None, data: None, settings }
+        Self {
+            peers: 3,
+            engine: true,
+            model,
+            network: None,
+            data: None,
+            log: "info",
+            jobs: "",
+            engines: "",
+            settings: String::new(),
+        }
     }
 }
 
@@ -141,13 +156,19 @@ impl Cluster {
     /// Tells all peers to leave, and waits until each has, with success.
     pub fn terminate_all(&mut self) {
         for id in self.ids() {
-            let pid = Pid::from_raw(self.pid(id) as i32).expect("a pid is not 0");
-            kill_process(pid, Signal::TERM).expect("a signal to a process of ours");
+            send(self.pid(id), Signal::TERM);
         }
         for peer in self.peers.values_mut() {
             let mut child = peer.child.take().expect("the peer runs");
             assert!(child.wait().expect("it ends").success(), "peer {} left badly", peer.id);
         }
+    }
+
+    /// Tells one peer to leave, and waits until it has, with success.
+    pub fn terminate(&mut self, id: u64) {
+        send(self.pid(id), Signal::TERM);
+        let mut child = self.peers.get_mut(&id).unwrap().child.take().expect("the peer runs");
+        assert!(child.wait().expect("it ends").success(), "peer {id} left badly");
     }
 
     /// Freezes a peer and the engine that it owns.
@@ -162,10 +183,14 @@ impl Cluster {
 
     fn signal_family(&self, id: u64, signal: Signal) {
         let pid = self.pid(id);
-        for pid in [vec![pid], children_of(pid)].concat() {
-            let pid = Pid::from_raw(pid as i32).expect("a pid is not 0");
-            kill_process(pid, signal).expect("a signal to a process of ours");
-        }
+        [vec![pid], children_of(pid)].concat().into_iter().for_each(|pid| send(pid, signal));
+    }
+
+    /// Sends a signal to the engine of a peer alone, and returns its pid.
+    pub fn signal_engine(&self, id: u64, signal: Signal) -> u32 {
+        let engine = self.engines(id).pop().expect("the peer has an engine");
+        send(engine, signal);
+        engine
     }
 
     pub fn pid(&self, id: u64) -> u32 {
@@ -265,18 +290,21 @@ impl Cluster {
         let place = self.setup.data.as_deref().unwrap_or(self.directory.path());
         let data = place.join(format!("data-{id}"));
         format!(
-            "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = \"info\"\npeers = [{peers}]\n\
+            "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = {log:?}\npeers = [{peers}]\n\
              [listen]\nhttp = \"{host}:{http}\"\ngrpc = \"{host}:{grpc}\"\n\
-             [jobs]\nlease_ms = {LEASE_MS}\n\
-             [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = 1\nbackend = \"cpu\"\n\
+             [jobs]\nlease_ms = {LEASE_MS}\n{jobs}\n\
+             [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = 1\nbackend = \"cpu\"\n{engines}\n\
              {settings}",
+            log = self.setup.log,
+            jobs = self.setup.jobs,
+            engines = self.setup.engines,
+            settings = self.setup.settings,
             peers = peers.join(", "),
             host = peer.host,
             http = peer.http,
             grpc = peer.grpc,
             engine = self.setup.engine,
             model = self.setup.model,
-            settings = self.setup.settings,
         )
     }
 }
@@ -375,6 +403,39 @@ pub fn children_of(pid: u32) -> Vec<u32> {
     };
     let lists: Vec<String> = tasks.flatten().map(children).collect();
     lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|p| p.parse().ok()).collect()
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid as i32).expect("a pid is not 0");
+    kill_process(pid, signal).expect("a signal to a process of ours");
+}
+
+/// Random numbers for a test: splitmix64.
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// Seeds them from `SEED`, or with 1, and says so.
+    pub fn seeded() -> Self {
+        let seed = number("SEED", 1);
+        println!("SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// A number from the environment.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().filter(|text| !text.is_empty()).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
 }
 
 /// Resident bytes of a process.
