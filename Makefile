@@ -21,7 +21,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: tools ## Measure; writes node/BENCH.md beside the machine's own limits.
 bench-failover: tools ## Lose the leader 60 times in three ways: make bench-failover RUNS=20
 	@$(BUILD)
 	@cargo bench --locked -p atelier-node --bench failover
+
+bench-queue: tools ## The queue beside etcd, RabbitMQ and NATS; adds its section to node/BENCH.md.
+	@cargo bench --locked -p atelier-node --bench queue
 
 bench-clean: tools ## Minutes of make demo and make test in a fresh clone.
 	@.ci/clean

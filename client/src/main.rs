@@ -1,7 +1,7 @@
 //! The command line `atelier`: speaks with a cluster, or starts a small one to try.
 //!
 //! ```text
-//!   args ──► cli::run ──► generate │ job │ status │ member │ demo ──► atelier_client ──► any peer
+//!   args ──► cli::run ──► generate │ job │ status │ member │ demo │ bench ──► atelier_client ──► any peer
 //!                │            └── progress, timeline, files                 ▲
 //!                │            └── demo: atelierd × 3 ───────────────────────┘
 //!                └── output (text, TSV or JSON) on stdout, failure (what, why, hint) on stderr

@@ -6,6 +6,7 @@ use std::time::Duration;
 use atelier_client::{JobId, NodeId, Phase};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
+use super::bench::BenchArgs;
 use super::member;
 use super::output::Format;
 
@@ -35,6 +36,7 @@ impl Args {
             Command::Job(args) => args.output.output,
             Command::Member(args) => args.output.output,
             Command::Status(args) => args.output,
+            Command::Bench(args) => args.output.output,
             Command::Generate(_) | Command::Demo(_) => None,
         };
         alias.unwrap_or(self.connection.format)
@@ -101,6 +103,8 @@ pub(super) enum Command {
     Member(MemberArgs),
     /// Start a cluster on this machine, and draw a picture on it
     Demo(DemoArgs),
+    /// Measure a cluster
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -288,7 +292,7 @@ pub(super) struct DemoArgs {
 }
 
 /// Reads 90, 90s, 1500ms, 10m or 2h.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit_ms: u64 = match &text[digits.len()..] {
         "ms" => 1,

@@ -3,6 +3,8 @@
 //! Every document has `version` and `kind`. Within a version fields are only added. Times are
 //! RFC 3339 in UTC, ids of jobs are strings, what is not known is null.
 
+use std::collections::BTreeMap;
+
 use atelier_client::{Artifact, Event, Job, Member, Status, TextToImage};
 use serde::Serialize;
 
@@ -31,6 +33,7 @@ pub(super) enum Body {
     Status(StatusView),
     Members { members: Vec<MemberView> },
     MemberChange(ChangeView),
+    Bench(BenchView),
     Error { error: ErrorView },
 }
 
@@ -43,6 +46,23 @@ pub(super) struct Seconds {
     pub(super) decode: f64,
     pub(super) fetch: f64,
     pub(super) total: f64,
+}
+
+/// What a run of the load generator came to.
+#[derive(Debug, Serialize)]
+pub(super) struct BenchView {
+    pub(super) mode: &'static str,
+    pub(super) clients: u32,
+    pub(super) bytes: u32,
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) seconds: f64,
+    pub(super) per_second: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) max_ms: f64,
+    pub(super) fdatasync_per_second: f64,
+    pub(super) errors: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Serialize)]

@@ -1,6 +1,7 @@
 //! Runs one command and turns what came of it into text and an exit code.
 
 mod args;
+mod bench;
 mod demo;
 mod failure;
 mod files;
@@ -114,6 +115,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
             Command::Job(args) => job::run(context, args.command).await,
             Command::Status(_) => status::run(context).await,
             Command::Member(args) => member::run(context, args.command).await,
+            Command::Bench(args) => bench::run(context, args).await,
             Command::Demo(_) => Ok(Exit::Ok),
         }
     };

@@ -79,7 +79,7 @@ fn stable(text: &str, peers: &[Peer]) -> String {
 
 #[test]
 fn help_is_as_recorded() {
-    let nouns: [&[&str]; 13] = [
+    let nouns: [&[&str]; 14] = [
         &[],
         &["generate"],
         &["job"],
@@ -93,6 +93,7 @@ fn help_is_as_recorded() {
         &["member", "add"],
         &["member", "remove"],
         &["demo"],
+        &["bench", "queue"],
     ];
     let mut text = String::new();
     for words in nouns {
@@ -357,6 +358,8 @@ fn usage_errors_end_with_two() {
         &["status", "--endpoints", "https://127.0.0.1:1"],
         &["status", "--timeout", "soon"],
         &["member", "remove", "2", "--yes", "--dry-run"],
+        &["bench", "queue"],
+        &["bench", "queue", "--yes", "--seconds", "1", "--calls-per-client", "1"],
     ] {
         let output = atelier(args).output().unwrap();
         assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
@@ -445,4 +448,29 @@ fn a_peer_that_is_no_member_is_shown_all_the_same() {
     let output = atelier(&["status", "--endpoints", &endpoints]).output().unwrap();
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(stdout(&output).lines().any(|line| line.starts_with("9\t")), "{}", stdout(&output));
+}
+
+#[test]
+fn a_benchmark_tells_what_it_did_and_what_failed() {
+    let (_world, peers) = cluster(2);
+    let disk = tempfile::tempdir().unwrap();
+    let disk = disk.path().to_str().unwrap();
+    let bench = ["bench", "queue", "--yes", "--disk", disk, "--clients", "4", "-o", "json"];
+    for mode in ["submit", "cycle"] {
+        let args = [&bench[..], &["--calls-per-client", "3", "--mode", mode]].concat();
+        let output = run(&peers[0], &args);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let told: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!((&told["kind"], &told["mode"]), (&"bench".into(), &mode.into()));
+        assert_eq!((&told["done"], &told["failed"]), (&12.into(), &0.into()));
+        for figure in ["per_second", "p50_ms", "p99_ms", "max_ms", "fdatasync_per_second"] {
+            assert!(told[figure].as_f64().unwrap() > 0.0, "{figure}: {told}");
+        }
+    }
+    let refusal = Act::Refuse(Code::InvalidArgument, "no such tenant", Vec::new());
+    peers[1].script("submit", refusal);
+    let args = [&bench[..], &["--calls-per-client", "1"]].concat();
+    let output = run(&peers[1], &args);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("1 × no such tenant"), "{}", stderr(&output));
 }

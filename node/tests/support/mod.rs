@@ -49,15 +49,22 @@ pub struct Setup {
     pub jobs: &'static str,
     /// Further lines below `[engine]`.
     pub engines: &'static str,
+    /// Jobs that a peer holds at a time.
+    pub slots: u32,
+    /// What is started; takes the arguments of `atelierd`.
+    pub program: PathBuf,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("diffusion/toy/model");
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_atelierd"));
         Self {
             peers: 3,
             engine: true,
             model,
+            slots: 1,
+            program,
             network: None,
             data: None,
             log: "info",
@@ -122,7 +129,7 @@ impl Cluster {
             .peers
             .values_mut()
             .filter(|peer| peer.child.is_none())
-            .map(|peer| (peer.id, peer.spawn()))
+            .map(|peer| (peer.id, peer.spawn(&self.setup.program)))
             .collect();
         for (id, ready) in waiting {
             if ready.recv_timeout(READY).is_err() {
@@ -133,7 +140,7 @@ impl Cluster {
 
     /// Starts one peer again without waiting.
     pub fn start_one(&mut self, id: u64) {
-        drop(self.peers.get_mut(&id).unwrap().spawn());
+        drop(self.peers.get_mut(&id).unwrap().spawn(&self.setup.program));
     }
 
     /// Ends a peer as a power switch would end its process.
@@ -293,7 +300,7 @@ impl Cluster {
             "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = {log:?}\npeers = [{peers}]\n\
              [listen]\nhttp = \"{host}:{http}\"\ngrpc = \"{host}:{grpc}\"\n\
              [jobs]\nlease_ms = {LEASE_MS}\n{jobs}\n\
-             [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = 1\nbackend = \"cpu\"\n{engines}\n\
+             [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = {slots}\nbackend = \"cpu\"\n{engines}\n\
              {settings}",
             log = self.setup.log,
             jobs = self.setup.jobs,
@@ -305,6 +312,7 @@ impl Cluster {
             grpc = peer.grpc,
             engine = self.setup.engine,
             model = self.setup.model,
+            slots = self.setup.slots,
         )
     }
 }
@@ -328,9 +336,8 @@ impl Drop for Cluster {
 
 impl Peer {
     /// Starts the process; the receiver hears when it is ready.
-    fn spawn(&mut self) -> mpsc::Receiver<()> {
+    fn spawn(&mut self, program: &Path) -> mpsc::Receiver<()> {
         let log = File::options().append(true).create(true).open(&self.log).expect("a log file");
-        let program = env!("CARGO_BIN_EXE_atelierd");
         let mut command = match &self.network {
             Some(network) => network.command(self.id, program),
             None => Command::new(program),

@@ -4,6 +4,7 @@
 //! Everything is made inside a namespace that the calling process enters first, so that nothing of the
 //! machine's own network changes. The names that `ip` keeps are removed with the value.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 /// Set in the process that runs inside of the namespace.
@@ -66,9 +67,9 @@ impl Network {
     }
 
     /// A command that will run in a peer's namespace, under its own pid.
-    pub fn command(&self, id: u64, program: &str) -> Command {
+    pub fn command(&self, id: u64, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", self.name(id), program]);
+        command.args(["netns", "exec", self.name(id)]).arg(program);
         command
     }
 
