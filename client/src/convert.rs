@@ -42,6 +42,8 @@ pub(crate) fn submit_request(submission: &Submission) -> wire::SubmitRequest {
         idempotency_key: submission.idempotency_key.clone(),
         priority: submission.priority.map_or(0, |priority| u32::from(priority) + 1),
         traceparent: submission.traceparent.clone(),
+        deadline_s: 0,
+        max_runtime_s: 0,
         parameters: Some(wire::submit_request::Parameters::TextToImage(text_to_image)),
     }
 }

@@ -156,7 +156,7 @@ impl Watch {
             wait = wait.min(deadline.saturating_duration_since(Instant::now()));
         }
         let mut rpc = Client::rpc(&self.endpoint);
-        let request = wire::WatchRequest { job_id: self.job.to_string() };
+        let request = wire::WatchRequest { job_id: self.job.to_string(), after_index: 0 };
         match timeout(wait, rpc.watch(request)).await {
             Ok(Ok(reply)) => {
                 self.stream = Some(reply.into_inner());

@@ -109,14 +109,18 @@ fn a_history_survives_its_text() {
 fn the_audit_passes_what_apply_does_and_finds_what_it_does_not_do() {
     let submit = Command::Submit(Submit {
         job: JobId(1),
-        tenant: String::new(),
+        tenant: "".into(),
         idempotency_key: None,
         priority: 5,
-        kind: "text_to_image/v1".to_owned(),
+        kind: "text_to_image/v1".into(),
         parameters: Default::default(),
         traceparent: String::new(),
         submitted_ms: 0,
         attempts_max: 1,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     });
     let before = State::new();
     let mut after = before.clone();

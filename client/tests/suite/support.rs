@@ -90,6 +90,10 @@ pub(crate) fn member(node: u64, address: &str) -> wire::Member {
         engine: "flex cpu".into(),
         model: "toy".into(),
         matched_index: 9,
+        witness: false,
+        draining: false,
+        labels: Default::default(),
+        features: 2,
     }
 }
 
@@ -362,6 +366,9 @@ impl Atelier for Service {
             version: "0.1.0".into(),
             state_digest: "ab".repeat(32),
             members: lock(&self.world).members.clone(),
+            features: 2,
+            settings_version: 0,
+            paused: false,
         }))
     }
 
@@ -401,6 +408,118 @@ impl Atelier for Service {
     ) -> Result<Response<wire::RemoveMemberReply>, Status> {
         self.enter("remove_member", &request.get_ref().node.to_string()).await?;
         Ok(Response::new(wire::RemoveMemberReply {}))
+    }
+
+    async fn submit_batch(
+        &self,
+        _request: Request<wire::SubmitBatchRequest>,
+    ) -> Result<Response<wire::SubmitBatchReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn retry_job(
+        &self,
+        _request: Request<wire::RetryJobRequest>,
+    ) -> Result<Response<wire::SubmitReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn purge_jobs(
+        &self,
+        _request: Request<wire::PurgeJobsRequest>,
+    ) -> Result<Response<wire::PurgeJobsReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn queue_stats(
+        &self,
+        _request: Request<wire::QueueStatsRequest>,
+    ) -> Result<Response<wire::QueueStatsReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn get_settings(
+        &self,
+        _request: Request<wire::GetSettingsRequest>,
+    ) -> Result<Response<wire::SettingsReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn set_settings(
+        &self,
+        _request: Request<wire::SetSettingsRequest>,
+    ) -> Result<Response<wire::SettingsReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn settings_history(
+        &self,
+        _request: Request<wire::SettingsHistoryRequest>,
+    ) -> Result<Response<wire::SettingsHistoryReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn demote_member(
+        &self,
+        _request: Request<wire::DemoteMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn replace_member(
+        &self,
+        _request: Request<wire::ReplaceMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn set_member(
+        &self,
+        _request: Request<wire::SetMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn transfer_leader(
+        &self,
+        _request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn take_snapshot(
+        &self,
+        _request: Request<wire::TakeSnapshotRequest>,
+    ) -> Result<Response<wire::TakeSnapshotReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn place_mark(
+        &self,
+        _request: Request<wire::PlaceMarkRequest>,
+    ) -> Result<Response<wire::PlaceMarkReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn digest_at(
+        &self,
+        _request: Request<wire::DigestAtRequest>,
+    ) -> Result<Response<wire::DigestAtReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn trail(
+        &self,
+        _request: Request<wire::TrailRequest>,
+    ) -> Result<Response<wire::TrailReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn examine(
+        &self,
+        _request: Request<wire::ExamineRequest>,
+    ) -> Result<Response<wire::ExamineReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
     }
 }
 

@@ -262,7 +262,9 @@ impl Peer for PeerService {
             }
             Some(Change::Promote(node)) => members.promote(NodeId(node)).await,
             Some(Change::Remove(node)) => members.remove(NodeId(node)).await,
-            None => return Err(Status::invalid_argument("the change is not known to this peer")),
+            Some(Change::Demote(_) | Change::Replace(_)) | None => {
+                return Err(Status::invalid_argument("the change is not known to this peer"));
+            }
         };
         match changed {
             Ok(()) => Ok(Response::new(ChangeMembersReply {})),
@@ -292,6 +294,7 @@ impl Peer for PeerService {
             // A leader that answers is alive, though it may not have heard of itself yet.
             alive: node == status.node || liveness.is_alive(now, node),
             matched_index: status.matched.get(&node).map_or(0, |index| index.0),
+            features: 0,
         });
         Ok(Response::new(LivenessReply { peers: peers.collect() }))
     }
@@ -333,7 +336,7 @@ fn exhausted(what: &str) -> Status {
 }
 
 fn read_beat(request: BeatRequest) -> Result<Beat, Status> {
-    let BeatRequest { cluster: _, node, incarnation, running } = request;
+    let BeatRequest { cluster: _, node, incarnation, running, features: _ } = request;
     if running.len() > BEAT_LEASES_MAX {
         let got = running.len();
         return Err(Status::invalid_argument(format!(

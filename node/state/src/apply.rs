@@ -14,20 +14,24 @@
 //! | terminal by anything else | the newest | `Terminal` |
 //! | queued again by anything else | the newest | `StaleToken` |
 //!
-//! The state does not keep how a lease ended. So a repeat of `Fail` is told by its error: one that
-//! arrives after a revocation, with the very error of the attempt before, is answered `Done` and
-//! not counted. That is harmless: its lease is over either way.
+//! The state keeps the token of a failed attempt from feature level 2 on. What failed before is told
+//! by its error alone: a `Fail` that arrives after a revocation, with the very error of the attempt
+//! before, is answered `Done` and not counted. That is harmless: its lease is over either way.
+//!
+//! Below feature level 2 everything is as the version before it did, byte by byte in a snapshot:
+//! both may run in one cluster. `features` in the middle of this file says what is held back.
 
-use crate::command::{
-    AllocateNode, Assign, Cancel, Command, Complete, Fail, Forget, RegisterNode, RemoveNode,
-    Revoke, Submit,
-};
-use crate::job::{Job, JobId, Phase};
+mod nodes;
+mod records;
+mod submit;
+
+use crate::command::{Assign, Cancel, Command, Complete, Expire, Fail, Forget, Release, Revoke};
+use crate::job::{Attempt, Job, JobId, Phase};
 use crate::lease::{FencingToken, Lease};
 use crate::limits;
 use crate::reply::{LogIndex, Refusal, Reply};
-use crate::roster::{Node, NodeId};
-use crate::state::{State, TenantKey};
+use crate::roster::NodeId;
+use crate::state::State;
 use crate::validate;
 
 impl State {
@@ -40,7 +44,8 @@ impl State {
     /// When the index goes down: the log was replayed, which the caller must not do.
     pub fn apply(&mut self, index: LogIndex, command: &Command) -> Reply {
         self.mark_applied(index);
-        let outcome = validate::check(command).and_then(|()| match command {
+        let judged = validate::check(command).and_then(|()| self.check_features(command));
+        let outcome = judged.and_then(|()| match command {
             Command::Submit(submit) => self.submit(index, submit),
             Command::Assign(assign) => self.assign(index, assign),
             Command::Complete(complete) => self.complete(index, complete),
@@ -50,35 +55,32 @@ impl State {
             Command::Forget(forget) => Ok(self.forget(forget)),
             Command::AllocateNode(allocate) => self.allocate_node(index, allocate),
             Command::RegisterNode(register) => self.register_node(register),
-            Command::RemoveNode(remove) => self.remove_node(remove),
+            Command::RemoveNode(remove) => self.remove_node(index, remove),
+            Command::Release(release) => Ok(self.release(release)),
+            Command::Expire(expire) => self.expire(index, expire),
+            Command::ForgetKeys(forget) => Ok(self.forget_keys(forget)),
+            Command::SetSettings(set) => self.set_settings(index, set),
+            Command::SetNode(set) => self.set_node(index, set),
+            Command::RaiseFeatures(raise) => self.raise_features(index, *raise),
+            Command::Mark => Ok(self.mark(index)),
         });
         outcome.unwrap_or_else(Reply::Refused)
     }
 
-    fn submit(&mut self, index: LogIndex, submit: &Submit) -> Result<Reply, Refusal> {
-        if let Some(first) = self.job(submit.job) {
-            return repeated(first, is_same_submit(&first.submit, submit));
+    /// Holds back what some peer might not understand. `RaiseFeatures` is what ends that.
+    fn check_features(&self, command: &Command) -> Result<(), Refusal> {
+        let raises = matches!(command, Command::RaiseFeatures(_));
+        if raises || command.features() <= self.features.0 {
+            return Ok(());
         }
-        if let Some(first) = self.job_of_key(submit) {
-            return repeated(first, is_same_request(&first.submit, submit));
-        }
-        let queue_is_full = self.queued_count() >= limits::QUEUE_JOBS_MAX;
-        let memory_is_full = self.jobs_count() >= limits::JOBS_MAX;
-        if queue_is_full || memory_is_full {
-            return Err(Refusal::QueueFull);
-        }
-        self.submit_sequence += 1;
-        self.insert(Job::accept(submit.clone(), index, self.submit_sequence));
-        assert!(self.queued_count() <= limits::QUEUE_JOBS_MAX);
-        assert!(self.jobs_count() <= limits::JOBS_MAX);
-        Ok(Reply::Submitted { job: submit.job, duplicate: false, log_index: index })
+        Err(Refusal::Unsupported(self.features.0))
     }
 
     fn assign(&mut self, index: LogIndex, assign: &Assign) -> Result<Reply, Refusal> {
         let job = self.job(assign.job).ok_or(Refusal::UnknownJob)?;
         match job.phase {
-            Phase::Queued => {}
-            Phase::Leased(_) => return Err(Refusal::NotQueued),
+            Phase::Queued if !job.is_delayed() => {}
+            Phase::Queued | Phase::Leased(_) => return Err(Refusal::NotQueued),
             Phase::Succeeded | Phase::Failed | Phase::Cancelled => return Err(Refusal::Terminal),
         }
         let token = FencingToken::of(index);
@@ -91,20 +93,31 @@ impl State {
         }
         self.check_slot(assign)?;
         let (node, incarnation) = (assign.node, assign.incarnation);
+        let (priority, tag) = (job.submit.priority, job.tag);
         self.change(assign.job, |job| {
             job.phase = Phase::Leased(Lease { token, node, incarnation });
             job.last_token = Some(token);
             job.last_node = Some(node);
             job.leases = job.leases.saturating_add(1);
         });
+        if self.has_level_2() {
+            self.assigned += 1;
+            self.fair.serve(priority, tag);
+        }
         Ok(Reply::Assigned { token })
     }
 
     fn check_slot(&self, assign: &Assign) -> Result<(), Refusal> {
+        if self.paused() {
+            return Err(Refusal::Paused);
+        }
         let node = self.node(assign.node).filter(|node| node.is_registered());
         let node = node.ok_or(Refusal::UnknownNode)?;
         if node.incarnation != assign.incarnation {
             return Err(Refusal::StaleIncarnation(node.incarnation));
+        }
+        if node.draining {
+            return Err(Refusal::Draining);
         }
         assert!(node.slots <= limits::SLOTS_MAX);
         let taken = self.leased_count_of(assign.node);
@@ -127,23 +140,60 @@ impl State {
     fn fail(&mut self, index: LogIndex, fail: &Fail) -> Result<Reply, Refusal> {
         let job = self.job_of_token(fail.job, fail.token)?;
         let error = cut(&fail.error);
-        if job.lease().is_none() {
+        let Some(lease) = job.lease().copied() else {
             // A lease that ended without this error was revoked, or its job was called off.
             let was_failed = matches!(job.phase, Phase::Queued | Phase::Failed);
-            let is_repeat = was_failed && job.errors.last().is_some_and(|last| last == error);
+            let is_told = |last: &Attempt| {
+                let is_of_lease = last.token == FencingToken(0) || last.token == fail.token;
+                last.error == error && is_of_lease
+            };
+            let is_repeat = was_failed && job.attempts.last().is_some_and(is_told);
             return repeat_or_over(job, is_repeat);
-        }
+        };
+        let failed = self.attempt(Some(lease), error, fail.finished_ms);
+        let attempts = u32::try_from(job.attempts.len() + 1).expect("attempts are bounded");
+        assert!(attempts <= job.submit.attempts_max);
+        let is_last = fail.permanent || attempts == job.submit.attempts_max;
+        let delay_ms = if self.has_level_2() { self.backoff_ms(fail.job, attempts) } else { 0 };
         self.change(fail.job, |job| {
-            job.errors.push(error.to_owned());
-            let attempts = u32::try_from(job.errors.len()).expect("attempts are bounded");
-            assert!(attempts <= job.submit.attempts_max);
-            if fail.permanent || attempts == job.submit.attempts_max {
+            job.attempts.push(failed);
+            if is_last {
                 job.finish(Phase::Failed, index, fail.finished_ms);
             } else {
                 job.phase = Phase::Queued;
+                let retry_at_ms = fail.finished_ms.saturating_add(delay_ms);
+                job.retry_at_ms = if delay_ms > 0 { retry_at_ms } else { 0 };
             }
         });
         Ok(Reply::Done)
+    }
+
+    /// Makes the record of a failed attempt. The version before kept the error alone.
+    fn attempt(&self, lease: Option<Lease>, error: &str, failed_ms: u64) -> Attempt {
+        let lease = lease.filter(|_| self.has_level_2());
+        Attempt {
+            token: lease.map_or(FencingToken(0), |lease| lease.token),
+            node: lease.map_or(NodeId(0), |lease| lease.node),
+            error: error.to_owned(),
+            failed_ms: if self.has_level_2() { failed_ms } else { 0 },
+        }
+    }
+
+    /// Returns the wait after a job's failed attempt, the first being 1: doubled with each, and off
+    /// by up to a fifth, so that jobs that failed together do not come back together.
+    fn backoff_ms(&self, job: JobId, attempt: u32) -> u64 {
+        let base = self.settings.jobs_backoff_ms_base();
+        let doubled = base.saturating_mul(1 << attempt.saturating_sub(1).min(32));
+        let wait = doubled.min(self.settings.jobs_backoff_ms_max());
+        let mut seed = [0; 20];
+        seed[..16].copy_from_slice(&job.to_bytes());
+        seed[16..].copy_from_slice(&attempt.to_be_bytes());
+        let hash = blake3::hash(&seed);
+        let chance = u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]);
+        let per_mille = 800 + u64::from(chance) % 401;
+        let wait = wait.saturating_mul(per_mille) / 1_000;
+        assert!(wait <= self.settings.jobs_backoff_ms_max() * 12 / 10);
+        if base == 0 { 0 } else { wait.max(1) }
     }
 
     fn revoke(&mut self, revoke: &Revoke) -> Result<Reply, Refusal> {
@@ -172,83 +222,49 @@ impl State {
         assert!(forget.jobs.len() <= limits::FORGET_JOBS_MAX);
         for job in &forget.jobs {
             if self.job(*job).is_some_and(|job| job.phase.is_terminal()) {
-                self.remove(*job);
+                let job = self.remove(*job);
+                if self.has_level_2() {
+                    self.keys.remember(&job);
+                }
                 self.forgotten += 1;
             }
         }
         Reply::Done
     }
 
-    fn allocate_node(
-        &mut self,
-        index: LogIndex,
-        allocate: &AllocateNode,
-    ) -> Result<Reply, Refusal> {
-        let node = NodeId(index.0);
-        if node.0 == 0 || self.node(node).is_some() {
+    fn release(&mut self, release: &Release) -> Reply {
+        assert!(release.jobs.len() <= limits::RELEASE_JOBS_MAX);
+        for job in &release.jobs {
+            if self.job(*job).is_some_and(Job::is_delayed) {
+                self.change(*job, |job| job.retry_at_ms = 0);
+            }
+        }
+        Reply::Done
+    }
+
+    fn expire(&mut self, index: LogIndex, expire: &Expire) -> Result<Reply, Refusal> {
+        let job = self.job(expire.job).ok_or(Refusal::UnknownJob)?;
+        if job.phase.is_terminal() {
+            return Err(Refusal::Terminal);
+        }
+        let (deadline_ms, finished_ms) = (job.submit.deadline_ms, expire.finished_ms);
+        if deadline_ms == 0 {
+            return Err(Refusal::Invalid("job: expected one with a deadline, got none".to_owned()));
+        }
+        if finished_ms < deadline_ms {
             return Err(Refusal::Invalid(format!(
-                "node: expected an id that is free, got {node}, the index of this entry; try again"
+                "finished_ms: expected the deadline {deadline_ms} or later, got {finished_ms}"
             )));
         }
-        self.check_roster_room()?;
-        let address = allocate.address.clone();
-        let (class, model) = (String::new(), String::new());
-        self.nodes.insert(node, Node { address, incarnation: 0, slots: 0, class, model });
-        assert!(self.nodes.len() <= limits::NODES_MAX);
-        Ok(Reply::NodeAllocated { node })
-    }
-
-    fn register_node(&mut self, register: &RegisterNode) -> Result<Reply, Refusal> {
-        match self.node(register.node) {
-            None => self.check_roster_room()?,
-            Some(known) if register.incarnation < known.incarnation => {
-                return Err(Refusal::StaleIncarnation(known.incarnation));
-            }
-            Some(known) if register.incarnation > known.incarnation => {
-                self.revoke_leases_of(register.node);
-            }
-            Some(_) => {}
-        }
-        let node = Node {
-            address: register.address.clone(),
-            incarnation: register.incarnation,
-            slots: register.slots,
-            class: register.class.clone(),
-            model: register.model.clone(),
-        };
-        assert!(node.is_registered());
-        self.nodes.insert(register.node, node);
-        assert!(self.nodes.len() <= limits::NODES_MAX);
+        let late_ms = deadline_ms.saturating_sub(job.submit.submitted_ms);
+        let error =
+            format!("the deadline passed, {} s after the job was accepted", late_ms / 1_000);
+        let failed = self.attempt(job.lease().copied(), &error, finished_ms);
+        self.change(expire.job, |job| {
+            job.attempts.push(failed);
+            job.finish(Phase::Failed, index, finished_ms);
+        });
         Ok(Reply::Done)
-    }
-
-    fn remove_node(&mut self, remove: &RemoveNode) -> Result<Reply, Refusal> {
-        if self.node(remove.node).is_none() {
-            return Err(Refusal::UnknownNode);
-        }
-        self.revoke_leases_of(remove.node);
-        self.nodes.remove(&remove.node);
-        Ok(Reply::Done)
-    }
-
-    fn revoke_leases_of(&mut self, node: NodeId) {
-        let jobs: Vec<JobId> = self.leases_of(node).map(|(job, _)| job).collect();
-        assert!(jobs.len() <= limits::SLOTS_MAX as usize);
-        for job in jobs {
-            self.change(job, |job| job.phase = Phase::Queued);
-        }
-        assert_eq!(self.leased_count_of(node), 0);
-    }
-
-    fn check_roster_room(&self) -> Result<(), Refusal> {
-        if self.nodes.len() >= limits::NODES_MAX { Err(Refusal::RosterFull) } else { Ok(()) }
-    }
-
-    fn job_of_key(&self, submit: &Submit) -> Option<&Job> {
-        let first = self.keys.get(&TenantKey::of(submit)?)?;
-        let first = self.job(*first).expect("a key leads to a job that exists");
-        assert_eq!(first.submit.idempotency_key, submit.idempotency_key);
-        Some(first)
     }
 
     fn job_of_token(&self, job: JobId, token: FencingToken) -> Result<&Job, Refusal> {
@@ -258,28 +274,6 @@ impl State {
         }
         Err(Refusal::StaleToken(job.last_token.unwrap_or(FencingToken(0))))
     }
-}
-
-fn repeated(first: &Job, is_same: bool) -> Result<Reply, Refusal> {
-    if is_same {
-        Ok(Reply::Submitted { job: first.id(), duplicate: true, log_index: first.accepted })
-    } else {
-        Err(Refusal::IdempotencyConflict(first.id()))
-    }
-}
-
-/// Says whether a submit repeats the one of the same job. What the accepting peer adds by itself
-/// (trace, clock, attempts) differs when the client asks another peer, and does not count.
-fn is_same_submit(first: &Submit, second: &Submit) -> bool {
-    assert_eq!(first.job, second.job);
-    first.tenant == second.tenant
-        && first.idempotency_key == second.idempotency_key
-        && first.priority == second.priority
-        && is_same_request(first, second)
-}
-
-fn is_same_request(first: &Submit, second: &Submit) -> bool {
-    first.kind == second.kind && first.parameters == second.parameters
 }
 
 /// Answers the newest token of a job that is leased no more.

@@ -14,7 +14,7 @@ pub use step::check_step;
 use crate::job::{Job, Phase};
 use crate::lease::{FencingToken, Lease};
 use crate::limits;
-use crate::queue::Place;
+use crate::queue::{Place, Waiting};
 use crate::reply::LogIndex;
 use crate::roster::Node;
 use crate::state::State;
@@ -81,7 +81,7 @@ pub fn check(state: &State) -> Result<(), Violation> {
 
 fn check_counts(state: &State) -> Result<(), Violation> {
     let (jobs, queued) = (state.jobs.len(), state.queue.len());
-    let (leased, terminal) = (state.leases.len(), state.terminal.len());
+    let (leased, terminal) = (state.leases.len(), state.ended.len());
     ensure(queued + leased + terminal == jobs, Invariant::S1, || {
         format!("{queued} queued + {leased} leased + {terminal} terminal jobs, of {jobs}")
     })?;
@@ -110,11 +110,11 @@ fn check_limits(job: &Job) -> Result<(), Violation> {
     within(job, "parameters", submit.parameters.len(), limits::PARAMETERS_BYTES_MAX)?;
     within(job, "traceparent", submit.traceparent.len(), limits::NAME_BYTES_MAX)?;
     within(job, "attempts_max", submit.attempts_max as usize, limits::ATTEMPTS_MAX as usize)?;
-    within(job, "errors", job.errors.len(), submit.attempts_max as usize)?;
+    within(job, "failed attempts", job.attempts.len(), submit.attempts_max as usize)?;
     within(job, "cancel reason", job.cancel_reason.len(), limits::ERROR_BYTES_MAX)?;
     within(job, "artifacts", job.artifacts.len(), limits::ARTIFACTS_MAX)?;
-    for error in &job.errors {
-        within(job, "error", error.len(), limits::ERROR_BYTES_MAX)?;
+    for attempt in &job.attempts {
+        within(job, "error", attempt.error.len(), limits::ERROR_BYTES_MAX)?;
     }
     for artifact in &job.artifacts {
         within(job, "media type", artifact.media_type.len(), limits::NAME_BYTES_MAX)?;
@@ -139,7 +139,7 @@ fn check_life(state: &State, job: &Job) -> Result<(), Violation> {
     ensure(job.last_node.is_some() == is_leased_once, Invariant::S4, || {
         format!("job {id} was leased {} times and its node is {:?}", job.leases, job.last_node)
     })?;
-    ensure(job.errors.len() <= job.leases as usize, Invariant::S4, || {
+    ensure(job.attempts.len() <= job.leases as usize, Invariant::S4, || {
         format!("job {id} failed more often than it was leased")
     })?;
     let granted = job.accepted.0..=state.applied.0;
@@ -177,11 +177,11 @@ fn check_lease(state: &State, job: &Job, lease: &Lease) -> Result<(), Violation>
 /// Checks that a job has what its phase has, and nothing that another phase has.
 fn check_phase(job: &Job) -> Result<(), Violation> {
     let (succeeded, cancelled) = (job.phase == Phase::Succeeded, job.phase == Phase::Cancelled);
-    let attempts_left = job.errors.len() < job.submit.attempts_max as usize;
+    let attempts_left = job.attempts.len() < job.submit.attempts_max as usize;
     let fits = match job.phase {
         Phase::Queued | Phase::Leased(_) => attempts_left && job.finished == LogIndex(0),
         Phase::Succeeded => attempts_left && job.leases > 0,
-        Phase::Failed => !job.errors.is_empty(),
+        Phase::Failed => !job.attempts.is_empty(),
         Phase::Cancelled => attempts_left,
     };
     ensure(fits, Invariant::S1, || format!("job {} is not {}", job.id(), job.phase.name()))?;
@@ -203,10 +203,14 @@ fn check_phase(job: &Job) -> Result<(), Violation> {
 fn check_indexed(state: &State, job: &Job) -> Result<(), Violation> {
     let id = job.id();
     let is_indexed = match &job.phase {
-        Phase::Queued => state.queue.at(Place::of(job)) == Some(id),
+        Phase::Queued if job.is_delayed() => state.queue.is_delayed(job),
+        Phase::Queued => {
+            let waiting = Waiting { job: id, stamp: job.stamp };
+            state.queue.at(Place::of(job)) == Some(waiting)
+        }
         Phase::Leased(lease) => state.leases.contains(&(lease.node, id)),
         Phase::Succeeded | Phase::Failed | Phase::Cancelled => {
-            state.terminal.contains(&(job.finished, id))
+            state.ended.of(&job.phase).is_some_and(|set| set.contains(&(job.finished, id)))
         }
     };
     ensure(is_indexed, Invariant::S3, || {
@@ -265,8 +269,8 @@ fn check_index_sizes(state: &State) -> Result<(), Violation> {
         format!("{} leases, {leased} leased jobs", state.leases.len())
     })?;
     let keys = state.jobs.values().filter(|job| job.submit.idempotency_key.is_some()).count();
-    ensure(state.keys.len() == keys, Invariant::S2, || {
-        format!("{} idempotency keys, {keys} jobs have one", state.keys.len())
+    ensure(state.keys.owners.len() == keys, Invariant::S2, || {
+        format!("{} idempotency keys, {keys} jobs have one", state.keys.owners.len())
     })?;
     let artifacts: OrdSet<_> = state
         .jobs

@@ -2,8 +2,13 @@
 
 use crate::job::{ArtifactRef, JobId};
 use crate::lease::{FencingToken, RevokeReason};
+use crate::limits::FEATURES_FIRST;
 use crate::roster::NodeId;
+use crate::settings::SettingChange;
+use crate::trail::Author;
 use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One command of a log entry. `State::apply` answers each with a `Reply`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +33,20 @@ pub enum Command {
     RegisterNode(RegisterNode),
     /// Drops a node from the roster and revokes its leases.
     RemoveNode(RemoveNode),
+    /// Ends the back-off of jobs. From here on feature level 2.
+    Release(Release),
+    /// Fails a job whose deadline has passed.
+    Expire(Expire),
+    /// Drops idempotency keys whose jobs are forgotten.
+    ForgetKeys(ForgetKeys),
+    /// Changes the settings, all or nothing.
+    SetSettings(SetSettings),
+    /// Notes what operators say about a node.
+    SetNode(SetNode),
+    /// Raises the feature level.
+    RaiseFeatures(RaiseFeatures),
+    /// Notes this index as the last mark.
+    Mark,
 }
 
 /// Accepts a job.
@@ -36,13 +55,13 @@ pub struct Submit {
     /// Made by the client, so that a repeat is recognised.
     pub job: JobId,
     /// Whose job it is.
-    pub tenant: String,
+    pub tenant: Arc<str>,
     /// Scoped to the tenant.
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<Arc<str>>,
     /// 0..=9, 9 is served first.
     pub priority: u8,
     /// For example `text_to_image/v1`; says who understands the parameters.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Understood by gateway and engine alone.
     pub parameters: Bytes,
     /// W3C trace context, empty when there is none.
@@ -51,6 +70,14 @@ pub struct Submit {
     pub submitted_ms: u64,
     /// Failed attempts after which the job is failed.
     pub attempts_max: u32,
+    /// Wall clock in milliseconds at which the leader gives the job up; 0: never.
+    pub deadline_ms: u64,
+    /// Seconds after which the leader ends an attempt; 0: never.
+    pub max_runtime_s: u32,
+    /// What the job weighs in the fair share, in pictures; at least 1.
+    pub cost: u32,
+    /// The failed job that this one repeats.
+    pub retry_of: Option<JobId>,
 }
 
 /// Leases a queued job to a node.
@@ -143,6 +170,8 @@ pub struct RegisterNode {
     pub class: String,
     /// Name and digest of its model.
     pub model: String,
+    /// It votes, and never has an engine.
+    pub witness: bool,
 }
 
 /// Drops a node.
@@ -150,4 +179,113 @@ pub struct RegisterNode {
 pub struct RemoveNode {
     /// The node.
     pub node: NodeId,
+    /// Who asked; the default where nobody is known.
+    pub author: Author,
+}
+
+/// Ends the back-off of jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// At most `RELEASE_JOBS_MAX`; those that do not wait for a retry are left alone.
+    pub jobs: Vec<JobId>,
+}
+
+/// Fails a job whose deadline has passed, whatever it is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expire {
+    /// The job; it must have a deadline.
+    pub job: JobId,
+    /// Wall clock in milliseconds, not before the deadline.
+    pub finished_ms: u64,
+}
+
+/// An idempotency key in its tenant's scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantKey {
+    /// Whose key it is.
+    pub tenant: Arc<str>,
+    /// The key.
+    pub key: Arc<str>,
+}
+
+/// Drops idempotency keys whose jobs are forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForgetKeys {
+    /// At most `FORGET_KEYS_MAX`; those of jobs that are remembered are left alone.
+    pub keys: Vec<TenantKey>,
+}
+
+/// Changes the settings, all or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetSettings {
+    /// The version that the changes were made for; another one is refused.
+    pub expected_version: u64,
+    /// At least one and at most `SETTINGS_CHANGES_MAX`, no key twice.
+    pub changes: Vec<SettingChange>,
+    /// Who asked.
+    pub author: Author,
+}
+
+/// What operators say about a node. What is not named stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetNode {
+    /// The node.
+    pub node: NodeId,
+    /// Whether it gets no new jobs.
+    pub draining: Option<bool>,
+    /// Labels to be set. `region` and `zone` have a meaning.
+    pub labels_set: BTreeMap<String, String>,
+    /// Labels to be taken away, before others are set.
+    pub labels_removed: Vec<String>,
+    /// Who asked.
+    pub author: Author,
+}
+
+/// Raises the feature level: from here on, commands of that level may be proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaiseFeatures {
+    /// At most `FEATURES`; one that is not above the present level changes nothing.
+    pub level: u32,
+}
+
+impl Command {
+    /// Returns the feature level that a cluster must have for this command to be proposed: what
+    /// every peer must understand. `RaiseFeatures` goes before the level, and counts as 2.
+    pub fn features(&self) -> u32 {
+        let is_first = match self {
+            Command::Submit(submit) => submit.is_of_first_level(),
+            Command::RegisterNode(register) => !register.witness,
+            Command::RemoveNode(remove) => remove.author == Author::default(),
+            Command::Assign(_)
+            | Command::Complete(_)
+            | Command::Fail(_)
+            | Command::Revoke(_)
+            | Command::Cancel(_)
+            | Command::Forget(_)
+            | Command::AllocateNode(_) => true,
+            Command::Release(_)
+            | Command::Expire(_)
+            | Command::ForgetKeys(_)
+            | Command::SetSettings(_)
+            | Command::SetNode(_)
+            | Command::RaiseFeatures(_)
+            | Command::Mark => false,
+        };
+        if is_first { FEATURES_FIRST } else { 2 }
+    }
+}
+
+impl Submit {
+    fn is_of_first_level(&self) -> bool {
+        let has_times = self.deadline_ms > 0 || self.max_runtime_s > 0;
+        !has_times && self.cost == 1 && self.retry_of.is_none()
+    }
+}
+
+impl TenantKey {
+    /// Returns the key of a submit that has one.
+    pub fn of(submit: &Submit) -> Option<TenantKey> {
+        let key = submit.idempotency_key.as_ref()?;
+        Some(TenantKey { tenant: Arc::clone(&submit.tenant), key: Arc::clone(key) })
+    }
 }

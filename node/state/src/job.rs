@@ -70,6 +70,19 @@ pub enum Phase {
     Cancelled,
 }
 
+/// A failed attempt, or the deadline that ended the job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    /// Of its lease; 0 where the job was not leased, or it failed at feature level 1.
+    pub token: FencingToken,
+    /// Who worked on it; 0 as for the token.
+    pub node: NodeId,
+    /// What went wrong.
+    pub error: String,
+    /// Wall clock in milliseconds, for display only; 0 as for the token.
+    pub failed_ms: u64,
+}
+
 /// An accepted job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Job {
@@ -88,7 +101,7 @@ pub struct Job {
     /// How often it was leased.
     pub leases: u32,
     /// One for each failed attempt, oldest first; a lease that was revoked is no attempt.
-    pub errors: Vec<String>,
+    pub attempts: Vec<Attempt>,
     /// In order of image index; empty unless Succeeded.
     pub artifacts: Vec<ArtifactRef>,
     /// Wall clock in milliseconds, for display only; 0 until terminal.
@@ -97,6 +110,12 @@ pub struct Job {
     pub finished: LogIndex,
     /// Empty unless Cancelled.
     pub cancel_reason: String,
+    /// Place among the jobs of its priority: its start in the fair share. It keeps it over attempts.
+    pub tag: u64,
+    /// How many leases had been granted, ever, when it was accepted: from there it ages.
+    pub stamp: u64,
+    /// Wall clock in milliseconds at which its back-off is over; 0 unless it waits for that.
+    pub retry_at_ms: u64,
 }
 
 impl JobId {
@@ -195,6 +214,16 @@ impl Job {
         }
     }
 
+    /// Returns the error of the last failed attempt.
+    pub fn last_error(&self) -> Option<&str> {
+        self.attempts.last().map(|attempt| attempt.error.as_str())
+    }
+
+    /// Says whether it waits for the end of its back-off, not for a slot.
+    pub fn is_delayed(&self) -> bool {
+        self.retry_at_ms > 0
+    }
+
     /// Makes the job that a `Submit` asks for.
     pub(crate) fn accept(submit: Submit, accepted: LogIndex, sequence: u64) -> Job {
         assert!(sequence > 0);
@@ -206,11 +235,14 @@ impl Job {
             last_token: None,
             last_node: None,
             leases: 0,
-            errors: Vec::new(),
+            attempts: Vec::new(),
             artifacts: Vec::new(),
             finished_ms: 0,
             finished: LogIndex(0),
             cancel_reason: String::new(),
+            tag: 0,
+            stamp: 0,
+            retry_at_ms: 0,
         }
     }
 
@@ -219,6 +251,7 @@ impl Job {
         assert!(phase.is_terminal());
         assert!(!self.phase.is_terminal());
         self.phase = phase;
+        self.retry_at_ms = 0;
         self.finished = index;
         self.finished_ms = finished_ms;
     }

@@ -6,7 +6,8 @@
 //!                               ▼
 //!   ┌────────────────────────── State ───────────────────────────┐
 //!   │ jobs  JobId ─► Job      nodes  NodeId ─► Node    the truth │
-//!   │ queue · leases · terminal · artifacts · keys     follow    │
+//!   │ fair · keys · settings · trail · features        too       │
+//!   │ queue · leases · ended · artifacts · deadlines   follow    │
 //!   └────────┬─────────────┬─────────────┬───────────────┬───────┘
 //!            ▼             ▼             ▼               ▼
 //!          view        placement       audit         snapshot
@@ -16,9 +17,10 @@
 //!                ▲                  │ ├──Fail────────► Failed
 //!                └──────────────────┘ └──Cancel──────► Cancelled  (from Queued too)
 //!          Fail · Revoke · RegisterNode · RemoveNode        only Forget drops these three
+//!          after Fail: in back-off until Release            Expire fails what has not ended
 //! ```
 //!
-//! It owns what every peer agrees upon: jobs, leases, nodes. It must not know time, networks,
+//! It owns what every peer agrees upon: jobs, leases, nodes, settings. It must not know time, networks,
 //! disks, threads or what a job's parameters mean. Same commands in the same order give the same
 //! `State::digest` on every machine.
 
@@ -29,26 +31,34 @@ pub mod apply;
 pub mod audit;
 pub mod command;
 pub mod digest;
+mod fair;
 pub mod job;
+pub mod keys;
 pub mod lease;
 pub mod limits;
 pub mod placement;
 mod queue;
 pub mod reply;
 pub mod roster;
+pub mod settings;
 pub mod snapshot;
 pub mod state;
+pub mod trail;
 pub mod validate;
 
 pub use audit::{Invariant, Violation};
 pub use command::{
-    AllocateNode, Assign, Cancel, Command, Complete, Fail, Forget, RegisterNode, RemoveNode,
-    Revoke, Submit,
+    AllocateNode, Assign, Cancel, Command, Complete, Expire, Fail, Forget, ForgetKeys,
+    RaiseFeatures, RegisterNode, Release, RemoveNode, Revoke, SetNode, SetSettings, Submit,
+    TenantKey,
 };
-pub use job::{ArtifactRef, Digest, DigestError, Job, JobId, JobIdError, Phase};
+pub use job::{ArtifactRef, Attempt, Digest, DigestError, Job, JobId, JobIdError, Phase};
+pub use keys::KeyRecord;
 pub use lease::{FencingToken, Lease, RevokeReason};
 pub use placement::place;
 pub use reply::{LogIndex, Refusal, Reply};
 pub use roster::{Node, NodeId};
+pub use settings::{Setting, SettingChange, SettingValue, Settings, SettingsRecord};
 pub use snapshot::{Snapshot, SnapshotError};
-pub use state::State;
+pub use state::{PriorityStats, State, TenantStats};
+pub use trail::{Author, TrailRecord};

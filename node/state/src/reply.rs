@@ -43,12 +43,9 @@ pub enum Refusal {
     /// The command is outside the limits; the text says what was expected and what came.
     #[error("{0}")]
     Invalid(String),
-    /// The queue is at its bound.
-    #[error(
-        "the queue holds {} jobs that wait, its bound; try again later",
-        limits::QUEUE_JOBS_MAX
-    )]
-    QueueFull,
+    /// The queue, the memory of jobs or the list of tenants is at this bound.
+    #[error("the queue is full: its bound is {0}; try again later")]
+    QueueFull(u64),
     /// The tenant used this idempotency key for another body.
     #[error("this idempotency key was used for another request, job {0}; use a new key")]
     IdempotencyConflict(JobId),
@@ -76,4 +73,19 @@ pub enum Refusal {
     /// The roster is at its bound.
     #[error("the roster holds {} nodes, its bound; remove one first", limits::NODES_MAX)]
     RosterFull,
+    /// The tenant has as many jobs that wait or are worked on as this bound.
+    #[error("the tenant has {0} unfinished jobs, its bound; try again later")]
+    TenantFull(u64),
+    /// The settings have this version by now.
+    #[error("the settings have been changed since; their version is {0}: look again, then retry")]
+    StaleVersion(u64),
+    /// No job is given out for now.
+    #[error("the queue is paused; resume it first")]
+    Paused,
+    /// The node gets no new jobs.
+    #[error("the node is being drained; resume it first")]
+    Draining,
+    /// The cluster is at this feature level, and the command is of a later one.
+    #[error("the cluster is at feature level {0}; upgrade every peer first")]
+    Unsupported(u32),
 }

@@ -3,15 +3,21 @@
 //! `apply` asks before anything else; the gateway may ask before it proposes, so that nonsense
 //! never enters the log.
 
-use crate::command::{Command, Complete, Fail, RegisterNode, Revoke, Submit};
+use crate::command::{
+    Command, Complete, Fail, RegisterNode, RemoveNode, Revoke, SetNode, SetSettings, Submit,
+};
 use crate::job::{ArtifactRef, JobId};
 use crate::lease::FencingToken;
 use crate::limits::{
-    ARTIFACTS_MAX, ATTEMPTS_MAX, FORGET_JOBS_MAX, HOLDERS_MAX, NAME_BYTES_MAX,
-    PARAMETERS_BYTES_MAX, PRIORITY_MAX, SLOTS_MAX, TEXT_BYTES_MAX,
+    ARTIFACTS_MAX, ATTEMPTS_MAX, COST_MAX, FORGET_JOBS_MAX, FORGET_KEYS_MAX, HOLDERS_MAX,
+    LABELS_MAX, NAME_BYTES_MAX, PARAMETERS_BYTES_MAX, PRIORITY_MAX, RELEASE_JOBS_MAX,
+    SETTINGS_CHANGES_MAX, SLOTS_MAX, TEXT_BYTES_MAX,
 };
 use crate::reply::Refusal;
 use crate::roster::NodeId;
+use crate::settings;
+use crate::trail::Author;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
@@ -35,7 +41,16 @@ pub fn check(command: &Command) -> Result<(), Refusal> {
             length("address", allocate.address.len(), 1..=TEXT_BYTES_MAX)
         }
         Command::RegisterNode(register) => check_register(register),
-        Command::RemoveNode(remove) => check_node("node", remove.node),
+        Command::RemoveNode(RemoveNode { node, author }) => {
+            check_node("node", *node)?;
+            check_author(author)
+        }
+        Command::Release(release) => count("jobs", release.jobs.len(), 0..=RELEASE_JOBS_MAX),
+        Command::Expire(expire) => check_job(expire.job),
+        Command::ForgetKeys(forget) => count("keys", forget.keys.len(), 0..=FORGET_KEYS_MAX),
+        Command::SetSettings(set) => check_settings(set),
+        Command::SetNode(set) => check_set_node(set),
+        Command::RaiseFeatures(_) | Command::Mark => Ok(()),
     }
 }
 
@@ -55,7 +70,10 @@ fn check_submit(submit: &Submit) -> Result<(), Refusal> {
     if !(1..=ATTEMPTS_MAX).contains(&submit.attempts_max) {
         return Err(invalid("attempts_max", &format!("1 to {ATTEMPTS_MAX}"), submit.attempts_max));
     }
-    Ok(())
+    if !(1..=COST_MAX).contains(&submit.cost) {
+        return Err(invalid("cost", &format!("1 to {COST_MAX}"), submit.cost));
+    }
+    submit.retry_of.map_or(Ok(()), check_job)
 }
 
 fn check_complete(complete: &Complete) -> Result<(), Refusal> {
@@ -80,8 +98,41 @@ fn check_register(register: &RegisterNode) -> Result<(), Refusal> {
     if register.slots > SLOTS_MAX {
         return Err(invalid("slots", &format!("0 to {SLOTS_MAX}"), register.slots));
     }
+    if register.witness && register.slots > 0 {
+        return Err(invalid("slots", "0 of a witness", register.slots));
+    }
     length("class", register.class.len(), 0..=TEXT_BYTES_MAX)?;
     length("model", register.model.len(), 0..=TEXT_BYTES_MAX)
+}
+
+fn check_settings(set: &SetSettings) -> Result<(), Refusal> {
+    count("changes", set.changes.len(), 1..=SETTINGS_CHANGES_MAX)?;
+    let mut keys = BTreeSet::new();
+    for change in &set.changes {
+        settings::check(change).map_err(Refusal::Invalid)?;
+        if !keys.insert(&change.key) {
+            return Err(Refusal::Invalid(format!("{}: expected once, got twice", change.key)));
+        }
+    }
+    check_author(&set.author)
+}
+
+fn check_set_node(set: &SetNode) -> Result<(), Refusal> {
+    check_node("node", set.node)?;
+    count("labels_set", set.labels_set.len(), 0..=LABELS_MAX)?;
+    count("labels_removed", set.labels_removed.len(), 0..=LABELS_MAX)?;
+    for label in set.labels_set.keys().chain(&set.labels_removed) {
+        length("label", label.len(), 1..=NAME_BYTES_MAX)?;
+    }
+    for value in set.labels_set.values() {
+        length("label's value", value.len(), 0..=NAME_BYTES_MAX)?;
+    }
+    check_author(&set.author)
+}
+
+fn check_author(author: &Author) -> Result<(), Refusal> {
+    length("author.who", author.who.len(), 0..=NAME_BYTES_MAX)?;
+    length("author.why", author.why.len(), 0..=TEXT_BYTES_MAX)
 }
 
 fn check_holder(job: JobId, token: FencingToken) -> Result<(), Refusal> {

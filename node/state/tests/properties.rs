@@ -4,9 +4,9 @@
 mod story;
 
 use atelier_state::{
-    AllocateNode, ArtifactRef, Assign, Cancel, Command, Complete, Digest, Fail, FencingToken,
-    Forget, JobId, LogIndex, NodeId, RegisterNode, RemoveNode, Reply, Revoke, RevokeReason, State,
-    Submit, place,
+    AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Fail,
+    FencingToken, Forget, JobId, LogIndex, NodeId, RegisterNode, RemoveNode, Reply, Revoke,
+    RevokeReason, State, Submit, place,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -266,7 +266,7 @@ fn op() -> impl Strategy<Value = Op> {
             Command::AllocateNode(AllocateNode { address })
         }).boxed()),
         4 => registering(),
-        1 => plain(node().prop_map(|node| Command::RemoveNode(RemoveNode { node })).boxed()),
+        1 => plain(node().prop_map(|node| Command::RemoveNode(RemoveNode { node, author: Author::default() })).boxed()),
     ]
 }
 
@@ -294,14 +294,18 @@ fn submits() -> BoxedStrategy<Command> {
             let submitted_ms = 7;
             Command::Submit(Submit {
                 job,
-                tenant,
-                idempotency_key,
+                tenant: tenant.into(),
+                idempotency_key: idempotency_key.map(Into::into),
                 priority,
-                kind,
+                kind: kind.into(),
                 parameters,
                 traceparent,
                 submitted_ms,
                 attempts_max,
+                deadline_ms: 0,
+                max_runtime_s: 0,
+                cost: 1,
+                retry_of: None,
             })
         })
         .boxed()
@@ -315,7 +319,7 @@ fn forgets() -> BoxedStrategy<Command> {
 fn registers() -> impl Strategy<Value = RegisterNode> {
     let slots = select(vec![0_u32, 1, 1, 2, 2, 2, 3, 3, 64, 65, u32::MAX]);
     (node(), text(), slots, text(), text()).prop_map(|(node, address, slots, class, model)| {
-        RegisterNode { node, address, incarnation: 0, slots, class, model }
+        RegisterNode { node, address, incarnation: 0, slots, class, model, witness: false }
     })
 }
 
@@ -365,13 +369,17 @@ fn text() -> impl Strategy<Value = String> {
 fn submit(job: JobId, priority: u8) -> Submit {
     Submit {
         job,
-        tenant: "default".to_owned(),
+        tenant: "default".into(),
         idempotency_key: None,
         priority,
-        kind: "text_to_image/v1".to_owned(),
+        kind: "text_to_image/v1".into(),
         parameters: "a cat".into(),
         traceparent: String::new(),
         submitted_ms: 0,
         attempts_max: 3,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     }
 }

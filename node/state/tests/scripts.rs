@@ -4,8 +4,8 @@
 mod story;
 
 use atelier_state::{
-    Cancel, Command, Digest, Fail, FencingToken, Forget, JobId, LogIndex, NodeId, Phase, Refusal,
-    RegisterNode, Reply, State, Submit, audit, limits,
+    Author, Cancel, Command, Digest, Fail, FencingToken, Forget, JobId, LogIndex, NodeId, Phase,
+    Refusal, RegisterNode, Reply, State, Submit, audit, limits,
 };
 use story::{apply_audited, check};
 
@@ -451,21 +451,21 @@ fn long_errors_are_cut_at_a_character() {
     assert_eq!(apply_audited(&mut state, LogIndex(7), &Command::Cancel(cancel)), Reply::Done);
 
     let expected = "€".repeat(limits::ERROR_BYTES_MAX / 3);
-    assert_eq!(state.job(JobId(1)).expect("it is kept").errors, [expected.as_str()]);
+    assert_eq!(state.job(JobId(1)).expect("it is kept").last_error(), Some(expected.as_str()));
     assert_eq!(state.job(JobId(2)).expect("it is kept").cancel_reason, expected);
 }
 
 #[test]
 fn full_queue_refuses_and_says_so() {
     let mut state = State::new();
-    for number in 1..=limits::QUEUE_JOBS_MAX as u128 {
+    for number in 1..=limits::QUEUE_JOBS_MAX_FIRST as u128 {
         state.apply(LogIndex(1), &submit(number));
     }
     audit::check(&state).expect("a full queue is sound");
-    assert_eq!(state.queued_count(), limits::QUEUE_JOBS_MAX);
+    assert_eq!(state.queued_count(), limits::QUEUE_JOBS_MAX_FIRST);
     assert_eq!(state.position(JobId(10_000)), Some(9_999));
 
-    let refused = Reply::Refused(Refusal::QueueFull);
+    let refused = Reply::Refused(Refusal::QueueFull(10_000));
     assert_eq!(apply_audited(&mut state, LogIndex(2), &submit(20_000)), refused);
     let repeat = Reply::Submitted { job: JobId(7), duplicate: true, log_index: LogIndex(1) };
     assert_eq!(apply_audited(&mut state, LogIndex(3), &submit(7)), repeat);
@@ -482,12 +482,15 @@ fn leased_jobs_come_back_to_a_full_queue() {
          submit j20000 priority=9 -> accepted j20000 at 2
          assign j20000 n1 -> token 3",
     );
-    for number in 1..=limits::QUEUE_JOBS_MAX as u128 {
+    for number in 1..=limits::QUEUE_JOBS_MAX_FIRST as u128 {
         state.apply(LogIndex(4), &submit(number));
     }
-    let remove = Command::RemoveNode(atelier_state::RemoveNode { node: NodeId(1) });
+    let remove = Command::RemoveNode(atelier_state::RemoveNode {
+        node: NodeId(1),
+        author: Author::default(),
+    });
     assert_eq!(apply_audited(&mut state, LogIndex(5), &remove), Reply::Done);
-    assert_eq!(state.queued_count(), limits::QUEUE_JOBS_MAX + 1);
+    assert_eq!(state.queued_count(), limits::QUEUE_JOBS_MAX_FIRST + 1);
     assert_eq!(state.position(JobId(20_000)), Some(0));
     assert_eq!(state.position(JobId(10_000)), Some(10_000));
 }
@@ -495,15 +498,15 @@ fn leased_jobs_come_back_to_a_full_queue() {
 #[test]
 fn full_memory_refuses_until_jobs_are_forgotten() {
     let mut state = State::new();
-    for number in 1..=limits::JOBS_MAX as u128 {
+    for number in 1..=limits::JOBS_MAX_FIRST as u128 {
         state.apply(LogIndex(1), &submit(number));
         state.apply(LogIndex(1), &cancel(number));
     }
     audit::check(&state).expect("a full memory is sound");
-    assert_eq!(state.terminal_count(), limits::JOBS_MAX);
+    assert_eq!(state.terminal_count(), limits::JOBS_MAX_FIRST);
 
-    let next = submit(limits::JOBS_MAX as u128 + 1);
-    assert_eq!(state.apply(LogIndex(2), &next), Reply::Refused(Refusal::QueueFull));
+    let next = submit(limits::JOBS_MAX_FIRST as u128 + 1);
+    assert_eq!(state.apply(LogIndex(2), &next), Reply::Refused(Refusal::QueueFull(40_000)));
     let forget = Command::Forget(Forget { jobs: vec![JobId(3)] });
     assert_eq!(state.apply(LogIndex(3), &forget), Reply::Done);
     assert!(matches!(state.apply(LogIndex(4), &next), Reply::Submitted { .. }));
@@ -589,14 +592,18 @@ fn digest_of_a_fixed_story_is_golden() {
 fn submit(number: u128) -> Command {
     Command::Submit(Submit {
         job: JobId(number),
-        tenant: "default".to_owned(),
-        idempotency_key: Some(format!("key {number}")),
+        tenant: "default".into(),
+        idempotency_key: Some(format!("key {number}").into()),
         priority: 5,
-        kind: "text_to_image/v1".to_owned(),
+        kind: "text_to_image/v1".into(),
         parameters: "a cat".into(),
         traceparent: String::new(),
         submitted_ms: 0,
         attempts_max: 3,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     })
 }
 
@@ -612,5 +619,6 @@ fn register(node: u64) -> Command {
         slots: 1,
         class: "cpu".to_owned(),
         model: "small".to_owned(),
+        witness: false,
     })
 }

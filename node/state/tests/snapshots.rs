@@ -5,9 +5,10 @@ mod story;
 
 use atelier_state::Invariant::{S1, S2, S3, S4, S5, S6};
 use atelier_state::{
-    Digest, FencingToken, Invariant, Job, JobId, JobIdError, LogIndex, NodeId, Phase, Snapshot,
-    SnapshotError, State, limits,
+    Attempt, Digest, FencingToken, Invariant, Job, JobId, JobIdError, LogIndex, NodeId, Phase,
+    Snapshot, SnapshotError, State, limits,
 };
+use std::sync::Arc;
 use story::check;
 
 #[test]
@@ -40,40 +41,43 @@ fn records_out_of_order_are_refused() {
 fn job_that_fits_no_phase_is_refused() {
     // The place in the queue is taken from the sequence: two jobs at one place.
     refused(S1, |it| {
-        it.jobs[1].phase = Phase::Queued;
-        it.jobs[1].sequence = it.jobs[2].sequence;
+        job(it, 1).phase = Phase::Queued;
+        job(it, 1).sequence = it.jobs[2].sequence;
     });
-    refused(S1, |it| it.jobs[0].artifacts.clear());
-    refused(S1, |it| it.jobs[2].artifacts = it.jobs[0].artifacts.clone());
-    refused(S1, |it| it.jobs[2].finished = LogIndex(8));
-    refused(S1, |it| it.jobs[2].finished_ms = 8);
-    refused(S1, |it| it.jobs[2].cancel_reason = "odd".to_owned());
-    refused(S1, |it| it.jobs[0].finished = LogIndex(1));
-    refused(S1, |it| it.jobs[0].finished = LogIndex(9_999));
-    refused(S1, |it| it.jobs[3].errors.clear());
-    refused(S1, |it| it.jobs[3].phase = Phase::Queued);
+    refused(S1, |it| job(it, 0).artifacts.clear());
+    refused(S1, |it| {
+        let artifacts = it.jobs[0].artifacts.clone();
+        job(it, 2).artifacts = artifacts;
+    });
+    refused(S1, |it| job(it, 2).finished = LogIndex(8));
+    refused(S1, |it| job(it, 2).finished_ms = 8);
+    refused(S1, |it| job(it, 2).cancel_reason = "odd".to_owned());
+    refused(S1, |it| job(it, 0).finished = LogIndex(1));
+    refused(S1, |it| job(it, 0).finished = LogIndex(9_999));
+    refused(S1, |it| job(it, 3).attempts.clear());
+    refused(S1, |it| job(it, 3).phase = Phase::Queued);
 }
 
 #[test]
 fn key_of_two_jobs_is_refused() {
-    refused(S2, |it| it.jobs[1].submit.idempotency_key = Some("k".to_owned()));
+    refused(S2, |it| job(it, 1).submit.idempotency_key = Some("k".into()));
 }
 
 #[test]
 fn lease_without_its_node_is_refused() {
     refused(S3, |it| drop(it.nodes.remove(0)));
     refused(S3, |it| it.nodes[0].1.incarnation = 2);
-    refused(S3, |it| it.jobs[1].last_node = Some(NodeId(2)));
+    refused(S3, |it| job(it, 1).last_node = Some(NodeId(2)));
 }
 
 #[test]
 fn token_that_fits_no_lease_is_refused() {
-    refused(S4, |it| it.jobs[1].last_token = Some(FencingToken(2)));
-    refused(S4, |it| it.jobs[1].last_token = None);
-    refused(S4, |it| it.jobs[1].last_node = None);
-    refused(S4, |it| it.jobs[1].leases = 0);
-    refused(S4, |it| it.jobs[0].last_token = Some(FencingToken(9_999)));
-    refused(S4, |it| it.jobs[2].errors.push("no attempt".to_owned()));
+    refused(S4, |it| job(it, 1).last_token = Some(FencingToken(2)));
+    refused(S4, |it| job(it, 1).last_token = None);
+    refused(S4, |it| job(it, 1).last_node = None);
+    refused(S4, |it| job(it, 1).leases = 0);
+    refused(S4, |it| job(it, 0).last_token = Some(FencingToken(9_999)));
+    refused(S4, |it| failed(job(it, 2), "no attempt"));
 }
 
 #[test]
@@ -82,30 +86,30 @@ fn lost_job_is_refused() {
     refused(S5, |it| it.submit_sequence = 0);
     refused(S5, |it| it.forgotten = u64::MAX);
     refused(S5, |it| drop(it.jobs.remove(0)));
-    refused(S5, |it| it.jobs[0].sequence = 2);
-    refused(S5, |it| it.jobs[0].sequence = 0);
-    refused(S5, |it| it.jobs[2].sequence = 99);
-    refused(S5, |it| it.jobs[2].accepted = LogIndex(9_999));
-    refused(S5, |it| it.jobs[2].accepted = LogIndex(1));
+    refused(S5, |it| job(it, 0).sequence = 2);
+    refused(S5, |it| job(it, 0).sequence = 0);
+    refused(S5, |it| job(it, 2).sequence = 99);
+    refused(S5, |it| job(it, 2).accepted = LogIndex(9_999));
+    refused(S5, |it| job(it, 2).accepted = LogIndex(1));
 }
 
 #[test]
 fn record_above_the_limits_is_refused() {
-    refused(S6, |it| it.jobs[2].submit.priority = 10);
-    refused(S6, |it| it.jobs[2].submit.kind = String::new());
-    refused(S6, |it| it.jobs[2].submit.idempotency_key = Some(String::new()));
-    refused(S6, |it| it.jobs[2].submit.tenant = "x".repeat(limits::NAME_BYTES_MAX + 1));
-    refused(S6, |it| it.jobs[2].submit.traceparent = "x".repeat(limits::NAME_BYTES_MAX + 1));
-    refused(S6, |it| it.jobs[2].submit.attempts_max = limits::ATTEMPTS_MAX + 1);
+    refused(S6, |it| job(it, 2).submit.priority = 10);
+    refused(S6, |it| job(it, 2).submit.kind = "".into());
+    refused(S6, |it| job(it, 2).submit.idempotency_key = Some("".into()));
+    refused(S6, |it| job(it, 2).submit.tenant = "x".repeat(limits::NAME_BYTES_MAX + 1).into());
+    refused(S6, |it| job(it, 2).submit.traceparent = "x".repeat(limits::NAME_BYTES_MAX + 1));
+    refused(S6, |it| job(it, 2).submit.attempts_max = limits::ATTEMPTS_MAX + 1);
     let parameters = vec![0; limits::PARAMETERS_BYTES_MAX + 1];
-    refused(S6, |it| it.jobs[2].submit.parameters = parameters.into());
-    refused(S6, |it| it.jobs[3].errors[0] = "x".repeat(limits::ERROR_BYTES_MAX + 1));
-    refused(S6, |it| it.jobs[4].cancel_reason = "x".repeat(limits::ERROR_BYTES_MAX + 1));
-    refused(S6, |it| it.jobs[0].artifacts[0].holders.clear());
-    refused(S6, |it| it.jobs[0].artifacts[0].holders = vec![NodeId(1); limits::HOLDERS_MAX + 1]);
+    refused(S6, |it| job(it, 2).submit.parameters = parameters.into());
+    refused(S6, |it| job(it, 3).attempts[0].error = "x".repeat(limits::ERROR_BYTES_MAX + 1));
+    refused(S6, |it| job(it, 4).cancel_reason = "x".repeat(limits::ERROR_BYTES_MAX + 1));
+    refused(S6, |it| job(it, 0).artifacts[0].holders.clear());
+    refused(S6, |it| job(it, 0).artifacts[0].holders = vec![NodeId(1); limits::HOLDERS_MAX + 1]);
     refused(S6, |it| {
         let artifact = it.jobs[0].artifacts[0].clone();
-        it.jobs[0].artifacts = vec![artifact; limits::ARTIFACTS_MAX + 1];
+        job(it, 0).artifacts = vec![artifact; limits::ARTIFACTS_MAX + 1];
     });
     refused(S6, |it| it.nodes[0].1.slots = limits::SLOTS_MAX + 1);
     refused(S6, |it| it.nodes[0].1.address = String::new());
@@ -120,9 +124,9 @@ fn too_many_records_are_refused() {
     });
     refused(S6, |it| {
         let job = it.jobs[4].clone();
-        let more = (100..100 + limits::JOBS_MAX as u64).map(|number| renamed(&job, number));
+        let more = (100..100 + limits::JOBS_MAX_FIRST as u64).map(|number| renamed(&job, number));
         it.jobs.extend(more);
-        it.submit_sequence += limits::JOBS_MAX as u64;
+        it.submit_sequence += limits::JOBS_MAX_FIRST as u64;
     });
     refused(S6, |it| {
         let job = it.jobs[2].clone();
@@ -195,10 +199,19 @@ fn refused(invariant: Invariant, spoil: impl FnOnce(&mut Snapshot)) {
     }
 }
 
-fn renamed(job: &Job, number: u64) -> Job {
+fn job(snapshot: &mut Snapshot, at: usize) -> &mut Job {
+    Arc::make_mut(&mut snapshot.jobs[at])
+}
+
+fn failed(job: &mut Job, error: &str) {
+    let (token, node) = (FencingToken(0), NodeId(0));
+    job.attempts.push(Attempt { token, node, error: error.to_owned(), failed_ms: 0 });
+}
+
+fn renamed(job: &Job, number: u64) -> Arc<Job> {
     let mut job = job.clone();
     job.submit.job = JobId(number.into());
     job.submit.idempotency_key = None;
     job.sequence = number;
-    job
+    Arc::new(job)
 }

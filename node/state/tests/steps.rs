@@ -5,35 +5,36 @@ mod story;
 
 use atelier_state::Invariant::{S1, S2, S3, S4, S5, S7, S8};
 use atelier_state::{
-    FencingToken, Invariant, Job, LogIndex, Node, NodeId, Phase, Refusal, Reply, Snapshot, State,
-    audit,
+    Attempt, FencingToken, Invariant, Job, LogIndex, Node, NodeId, Phase, Refusal, Reply, Snapshot,
+    State, audit,
 };
+use std::sync::Arc;
 use story::{check, command};
 
 #[test]
 fn terminal_job_that_changes_is_found() {
-    found(S1, "cancel j1", Reply::Done, |it| it.jobs[0].finished_ms += 1);
-    found(S1, "complete j1 token=7", Reply::Done, |it| it.jobs[0].artifacts[0].bytes += 1);
+    found(S1, "cancel j1", Reply::Done, |it| job(it, 0).finished_ms += 1);
+    found(S1, "complete j1 token=7", Reply::Done, |it| job(it, 0).artifacts[0].bytes += 1);
     found(S1, "cancel j3", Reply::Done, |it| {
-        cancelled(&mut it.jobs[2]);
-        it.jobs[2].finished = LogIndex(9);
+        cancelled(job(it, 2));
+        job(it, 2).finished = LogIndex(9);
     });
 }
 
 #[test]
 fn error_that_is_lost_or_made_up_is_found() {
-    found(S1, "fail j2 token=8", Reply::Done, |it| it.jobs[1].phase = Phase::Queued);
+    found(S1, "fail j2 token=8", Reply::Done, |it| job(it, 1).phase = Phase::Queued);
     found(S1, "revoke j2 token=8", Reply::Done, |it| {
-        it.jobs[1].phase = Phase::Queued;
-        it.jobs[1].errors.push("odd".to_owned());
+        job(it, 1).phase = Phase::Queued;
+        failed(job(it, 1), "odd");
     });
 }
 
 #[test]
 fn second_body_of_a_job_is_found() {
     found(S2, "revoke j2 token=8", Reply::Done, |it| {
-        it.jobs[1].phase = Phase::Queued;
-        it.jobs[1].submit.priority = 9;
+        job(it, 1).phase = Phase::Queued;
+        job(it, 1).submit.priority = 9;
     });
     found(S2, "submit j9", accepted(9), |it| add_job(it, 9, |job| job.submit.priority = 9));
     found(S2, "submit j9", accepted(9), |it| add_job(it, 9, |job| job.accepted = LogIndex(9)));
@@ -73,7 +74,7 @@ fn reply_that_did_not_come_about_is_found() {
 #[test]
 fn lease_without_a_slot_is_found() {
     let reply = Reply::Assigned { token: FencingToken(10) };
-    found(S3, "assign j3 n2", reply, |it| lease(&mut it.jobs[2], 2, 10));
+    found(S3, "assign j3 n2", reply, |it| lease(job(it, 2), 2, 10));
 }
 
 #[test]
@@ -89,38 +90,39 @@ fn roster_that_changes_by_itself_is_found() {
 
 #[test]
 fn job_moved_by_another_token_is_found() {
-    let queued = |it: &mut Snapshot| it.jobs[1].phase = Phase::Queued;
+    let queued = |it: &mut Snapshot| job(it, 1).phase = Phase::Queued;
     found(S4, "revoke j2 token=7", Reply::Done, queued);
     found(S4, "fail j2 token=7", Reply::Done, queued);
     found(S4, "cancel j2", Reply::Done, queued);
     found(S4, "fail j2 token=8 permanent", Reply::Done, queued);
     found(S4, "fail j2 token=8", Reply::Done, |it| {
-        it.jobs[1].phase = Phase::Failed;
-        it.jobs[1].finished = LogIndex(10);
-        it.jobs[1].errors.push("oom".to_owned());
+        job(it, 1).phase = Phase::Failed;
+        job(it, 1).finished = LogIndex(10);
+        failed(job(it, 1), "oom");
     });
     found(S4, "register n2 incarnation=2", Reply::Done, queued);
     found(S4, "remove n2", Reply::Done, queued);
     found(S4, "revoke j3 token=8", Reply::Done, queued);
     found(S4, "complete j3 token=8", Reply::Done, |it| {
-        it.jobs[2].artifacts = it.jobs[0].artifacts.clone();
-        lease(&mut it.jobs[2], 1, 8);
-        it.jobs[2].phase = Phase::Succeeded;
-        it.jobs[2].finished = LogIndex(10);
+        let artifacts = it.jobs[0].artifacts.clone();
+        job(it, 2).artifacts = artifacts;
+        lease(job(it, 2), 1, 8);
+        job(it, 2).phase = Phase::Succeeded;
+        job(it, 2).finished = LogIndex(10);
     });
 }
 
 #[test]
 fn token_that_does_not_rise_is_found() {
     let reply = |token| Reply::Assigned { token: FencingToken(token) };
-    found(S4, "assign j3 n1", reply(9), |it| lease(&mut it.jobs[2], 1, 9));
+    found(S4, "assign j3 n1", reply(9), |it| lease(job(it, 2), 1, 9));
     found(S4, "assign j3 n1", reply(10), |it| {
-        lease(&mut it.jobs[2], 1, 10);
-        it.jobs[2].leases = 2;
+        lease(job(it, 2), 1, 10);
+        job(it, 2).leases = 2;
     });
     found(S4, "revoke j2 token=8", Reply::Done, |it| {
-        it.jobs[1].phase = Phase::Queued;
-        it.jobs[1].last_token = Some(FencingToken(9));
+        job(it, 1).phase = Phase::Queued;
+        job(it, 1).last_token = Some(FencingToken(9));
     });
 }
 
@@ -142,7 +144,7 @@ fn job_that_disappears_is_found() {
 #[test]
 fn refusal_with_a_change_is_found() {
     let refused = || Reply::Refused(Refusal::UnknownJob);
-    found(S8, "cancel j3", refused(), |it| cancelled(&mut it.jobs[2]));
+    found(S8, "cancel j3", refused(), |it| cancelled(job(it, 2)));
     found(S8, "register n1", refused(), |it| it.nodes[0].1.slots = 5);
     found(S8, "submit j9", refused(), |it| add_job(it, 9, |_| {}));
     let repeat =
@@ -201,13 +203,22 @@ fn accepted(job: u128) -> Reply {
     Reply::Submitted { job, duplicate: false, log_index: LogIndex(10) }
 }
 
+fn job(snapshot: &mut Snapshot, at: usize) -> &mut Job {
+    Arc::make_mut(&mut snapshot.jobs[at])
+}
+
+fn failed(job: &mut Job, error: &str) {
+    let (token, node) = (FencingToken(0), NodeId(0));
+    job.attempts.push(Attempt { token, node, error: error.to_owned(), failed_ms: 0 });
+}
+
 fn add_job(snapshot: &mut Snapshot, id: u128, spoil: impl FnOnce(&mut Job)) {
-    let mut job = snapshot.jobs[2].clone();
+    let mut job = Job::clone(&snapshot.jobs[2]);
     job.submit.job = atelier_state::JobId(id);
     job.accepted = LogIndex(10);
     job.sequence = 4;
     spoil(&mut job);
-    snapshot.jobs.push(job);
+    snapshot.jobs.push(Arc::new(job));
     snapshot.submit_sequence += 1;
 }
 
@@ -225,6 +236,5 @@ fn lease(job: &mut Job, node: u64, token: u64) {
 }
 
 fn unregistered() -> Node {
-    let (class, model) = (String::new(), String::new());
-    Node { address: "x".to_owned(), incarnation: 0, slots: 0, class, model }
+    Node { address: "x".to_owned(), ..Node::default() }
 }

@@ -77,13 +77,17 @@ impl Clients {
 fn submit(scene: &Scene, wish: &Wish) -> Command {
     Command::Submit(Submit {
         job: scene.names.id(wish.job),
-        tenant: "simulation".to_owned(),
-        idempotency_key: wish.key.clone(),
+        tenant: "simulation".into(),
+        idempotency_key: wish.key.as_deref().map(Into::into),
         priority: wish.priority,
-        kind: "text_to_image/v1".to_owned(),
+        kind: "text_to_image/v1".into(),
         parameters: wish.drawing.to_bytes(),
         traceparent: String::new(),
         submitted_ms: scene.agenda.wall_ms(),
         attempts_max: wish.attempts_max,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     })
 }

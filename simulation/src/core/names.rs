@@ -43,7 +43,7 @@ impl Names {
         match command {
             Command::Submit(it) => Asked::Submit {
                 job: self.number(it.job),
-                key: it.idempotency_key.clone(),
+                key: it.idempotency_key.as_deref().map(str::to_owned),
                 parameters: String::from_utf8_lossy(&it.parameters).into_owned(),
             },
             Command::Assign(it) => Asked::Assign {
@@ -67,9 +67,15 @@ impl Names {
             Command::RegisterNode(it) => {
                 Asked::Register { node: it.node.0, incarnation: it.incarnation, slots: it.slots }
             }
-            Command::AllocateNode(_) | Command::RemoveNode(_) => {
-                Asked::Other(format!("{command:?}"))
-            }
+            Command::AllocateNode(_)
+            | Command::RemoveNode(_)
+            | Command::Release(_)
+            | Command::Expire(_)
+            | Command::ForgetKeys(_)
+            | Command::SetSettings(_)
+            | Command::SetNode(_)
+            | Command::RaiseFeatures(_)
+            | Command::Mark => Asked::Other(format!("{command:?}")),
         }
     }
 

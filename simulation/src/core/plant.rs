@@ -104,6 +104,7 @@ fn assign_anyway(state: &mut State, index: LogIndex, assign: &Assign) -> Reply {
             slots,
             class: node.class.clone(),
             model: node.model.clone(),
+            witness: false,
         })
     };
     state.apply(index, &registered(SLOTS_MAX));

@@ -289,6 +289,7 @@ impl Worker {
             slots,
             class: "simulated".to_owned(),
             model: "none".to_owned(),
+            witness: false,
         };
         self.propose(scene, Command::RegisterNode(register), None);
     }

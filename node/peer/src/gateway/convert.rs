@@ -10,7 +10,7 @@ use crate::parameters::{
 use crate::ports::RaftStatus;
 use atelier_proto::client::v1 as wire;
 use atelier_state::limits::{NAME_BYTES_MAX, PRIORITY_MAX};
-use atelier_state::{ArtifactRef, Digest, Job, JobId, NodeId, Phase, State, Submit};
+use atelier_state::{ArtifactRef, Attempt, Digest, Job, JobId, NodeId, Phase, State, Submit};
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::metadata::MetadataMap;
 
@@ -92,14 +92,18 @@ pub(crate) fn submit(
     };
     Ok(Submit {
         job,
-        tenant,
-        idempotency_key: (!key.is_empty()).then_some(key),
+        tenant: tenant.into(),
+        idempotency_key: (!key.is_empty()).then(|| key.into()),
         priority,
-        kind: TEXT_TO_IMAGE_KIND.to_owned(),
+        kind: TEXT_TO_IMAGE_KIND.into(),
         parameters: parameters.encode(),
         traceparent,
         submitted_ms: stamp.now_ms,
         attempts_max: stamp.attempts_max,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     })
 }
 
@@ -229,24 +233,38 @@ pub(crate) fn position(state: &State, job: JobId) -> u64 {
 pub(crate) fn job(job: &Job, position: u64) -> wire::Job {
     let error = match job.phase {
         Phase::Cancelled => job.cancel_reason.clone(),
-        _ => job.errors.last().cloned().unwrap_or_default(),
+        _ => job.last_error().unwrap_or_default().to_owned(),
     };
     wire::Job {
         job_id: job.id().to_string(),
         phase: phase(&job.phase).into(),
-        tenant: job.submit.tenant.clone(),
+        tenant: job.submit.tenant.to_string(),
         priority: u32::from(job.submit.priority),
         submitted_ms: job.submit.submitted_ms,
         finished_ms: job.finished_ms,
         log_index: job.accepted.0,
-        attempts: job.errors.len() as u32,
+        attempts: job.attempts.len() as u32,
         leases: job.leases,
         node: job.last_node.map_or(0, |node| node.0),
         token: job.last_token.map_or(0, |token| token.0),
         position,
         error,
         artifacts: job.artifacts.iter().map(artifact).collect(),
+        failed_attempts: job.attempts.iter().map(failed_attempt).collect(),
+        retry_at_ms: job.retry_at_ms,
+        deadline_ms: job.submit.deadline_ms,
+        max_runtime_s: job.submit.max_runtime_s,
+        retry_of: job.submit.retry_of.map_or_else(String::new, |job| job.to_string()),
         parameters: parameters(job).map(wire::job::Parameters::TextToImage),
+    }
+}
+
+fn failed_attempt(attempt: &Attempt) -> wire::FailedAttempt {
+    wire::FailedAttempt {
+        node: attempt.node.0,
+        token: attempt.token.0,
+        error: attempt.error.clone(),
+        failed_ms: attempt.failed_ms,
     }
 }
 
@@ -370,6 +388,10 @@ pub(crate) fn member(
         engine: known.map_or_else(String::new, |n| n.class.clone()),
         model: known.map_or_else(String::new, |n| n.model.clone()),
         matched_index: opinion.matched,
+        witness: known.is_some_and(|n| n.witness),
+        draining: known.is_some_and(|n| n.draining),
+        labels: known.map(|n| n.labels.clone()).unwrap_or_default(),
+        features: 0,
     }
 }
 

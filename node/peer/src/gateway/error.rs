@@ -52,7 +52,9 @@ impl From<Invalid> for Status {
 pub(crate) fn refused(refusal: &Refusal) -> Status {
     let (code, retry_after_s) = match refusal {
         Refusal::Invalid(_) => (Code::InvalidArgument, None),
-        Refusal::QueueFull => (Code::ResourceExhausted, Some(RETRY_FULL_S)),
+        Refusal::QueueFull(_) | Refusal::TenantFull(_) => {
+            (Code::ResourceExhausted, Some(RETRY_FULL_S))
+        }
         Refusal::RosterFull => (Code::ResourceExhausted, None),
         Refusal::IdempotencyConflict(_) => (Code::AlreadyExists, None),
         Refusal::UnknownJob | Refusal::UnknownNode => (Code::NotFound, None),
@@ -60,7 +62,11 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         | Refusal::NotQueued
         | Refusal::Terminal
         | Refusal::StaleIncarnation(_)
-        | Refusal::NoSlot => (Code::FailedPrecondition, None),
+        | Refusal::NoSlot
+        | Refusal::StaleVersion(_)
+        | Refusal::Paused
+        | Refusal::Draining
+        | Refusal::Unsupported(_) => (Code::FailedPrecondition, None),
     };
     status(code, refusal.to_string(), None, retry_after_s)
 }

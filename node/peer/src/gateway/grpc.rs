@@ -142,6 +142,118 @@ impl Atelier for Gateway {
         })
         .await
     }
+
+    async fn submit_batch(
+        &self,
+        _request: Request<wire::SubmitBatchRequest>,
+    ) -> Result<Response<wire::SubmitBatchReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn retry_job(
+        &self,
+        _request: Request<wire::RetryJobRequest>,
+    ) -> Result<Response<wire::SubmitReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn purge_jobs(
+        &self,
+        _request: Request<wire::PurgeJobsRequest>,
+    ) -> Result<Response<wire::PurgeJobsReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn queue_stats(
+        &self,
+        _request: Request<wire::QueueStatsRequest>,
+    ) -> Result<Response<wire::QueueStatsReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn get_settings(
+        &self,
+        _request: Request<wire::GetSettingsRequest>,
+    ) -> Result<Response<wire::SettingsReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn set_settings(
+        &self,
+        _request: Request<wire::SetSettingsRequest>,
+    ) -> Result<Response<wire::SettingsReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn settings_history(
+        &self,
+        _request: Request<wire::SettingsHistoryRequest>,
+    ) -> Result<Response<wire::SettingsHistoryReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn demote_member(
+        &self,
+        _request: Request<wire::DemoteMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn replace_member(
+        &self,
+        _request: Request<wire::ReplaceMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn set_member(
+        &self,
+        _request: Request<wire::SetMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn transfer_leader(
+        &self,
+        _request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn take_snapshot(
+        &self,
+        _request: Request<wire::TakeSnapshotRequest>,
+    ) -> Result<Response<wire::TakeSnapshotReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn place_mark(
+        &self,
+        _request: Request<wire::PlaceMarkRequest>,
+    ) -> Result<Response<wire::PlaceMarkReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn digest_at(
+        &self,
+        _request: Request<wire::DigestAtRequest>,
+    ) -> Result<Response<wire::DigestAtReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn trail(
+        &self,
+        _request: Request<wire::TrailRequest>,
+    ) -> Result<Response<wire::TrailReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
+
+    async fn examine(
+        &self,
+        _request: Request<wire::ExamineRequest>,
+    ) -> Result<Response<wire::ExamineReply>, Status> {
+        Err(Status::unimplemented("not served by this version"))
+    }
 }
 
 impl Gateway {
@@ -233,6 +345,9 @@ impl Gateway {
         let state = view.state.clone();
         let digest = beside(move || state.digest()).await?;
         Ok(wire::StatusReply {
+            features: view.state.features(),
+            settings_version: view.state.settings_version(),
+            paused: view.state.paused(),
             node: raft.node.0,
             leader: raft.leader.map_or(0, |leader| leader.0),
             term: raft.term,

@@ -5,7 +5,7 @@ use super::leader::Change;
 use super::{CATCH_UP_MAX, Gateway, OPINIONS_MAX};
 use crate::ports::RaftStatus;
 use atelier_proto::client::v1 as wire;
-use atelier_state::{AllocateNode, Command, NodeId, RemoveNode, Reply, State};
+use atelier_state::{AllocateNode, Author, Command, NodeId, RemoveNode, Reply, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tonic::Status;
@@ -73,7 +73,7 @@ impl Gateway {
             return Err(Status::not_found(format!("no member {node}; `member list` names them")));
         }
         self.leader.change(&Change::Remove(node), deadline).await?;
-        let command = Command::RemoveNode(RemoveNode { node });
+        let command = Command::RemoveNode(RemoveNode { node, author: Author::default() });
         match self.propose(command, deadline, &format!("removing node {node}")).await {
             // It was never registered, or a repeat finds it gone.
             Err(status) if status.code() == tonic::Code::NotFound => {}

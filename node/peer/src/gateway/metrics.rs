@@ -466,14 +466,18 @@ pub(crate) mod tests {
             let parameters = Default::default();
             let submit = atelier_state::Submit {
                 job: JobId(job),
-                tenant: "t".to_owned(),
+                tenant: "t".into(),
                 idempotency_key: None,
                 priority: 0,
-                kind: "text_to_image/v1".to_owned(),
+                kind: "text_to_image/v1".into(),
                 parameters,
                 traceparent: String::new(),
                 submitted_ms: 1,
                 attempts_max: 1,
+                deadline_ms: 0,
+                max_runtime_s: 0,
+                cost: 1,
+                retry_of: None,
             };
             let cancel = Cancel { job: JobId(job), reason: String::new(), finished_ms: 2 };
             state.apply(LogIndex(index), &Command::Submit(submit));

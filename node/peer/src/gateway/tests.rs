@@ -146,6 +146,7 @@ impl World {
             slots: 1,
             class: "flex".to_owned(),
             model: "toy".to_owned(),
+            witness: false,
         })]);
     }
 
@@ -158,7 +159,7 @@ impl World {
     }
 
     async fn watch(&self, job: &str) -> <Gateway as Atelier>::WatchStream {
-        let request = wire::WatchRequest { job_id: job.to_owned() };
+        let request = wire::WatchRequest { job_id: job.to_owned(), after_index: 0 };
         self.gateway.watch(Request::new(request)).await.expect("it is known").into_inner()
     }
 }
@@ -326,7 +327,7 @@ async fn a_call_that_is_held_succeeds_when_a_leader_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_says_when_to_come_back() {
-    let refusal = error::refused(&atelier_state::Refusal::QueueFull);
+    let refusal = error::refused(&atelier_state::Refusal::QueueFull(100));
     assert_eq!(refusal.code(), Code::ResourceExhausted);
     assert_eq!(refusal.metadata().get("retry-after").expect("a hint"), "5");
     let conflict = atelier_state::Refusal::IdempotencyConflict(JobId(3));

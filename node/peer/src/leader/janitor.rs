@@ -2,30 +2,25 @@
 
 use crate::view::View;
 use atelier_state::command::{Command, Forget};
-use atelier_state::limits::{FORGET_JOBS_MAX, JOBS_KEPT};
+use atelier_state::limits::FORGET_JOBS_MAX;
 
 /// The janitor of one leadership.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Janitor {
-    jobs_kept: usize,
-}
-
-impl Default for Janitor {
-    fn default() -> Janitor {
-        Janitor::keeping(JOBS_KEPT)
-    }
+    // Instead of the setting.
+    jobs_kept: Option<usize>,
 }
 
 impl Janitor {
-    /// Makes a janitor with another number, at most `JOBS_KEPT`.
+    /// Makes a janitor with another number than the setting `retention.jobs`.
     pub fn keeping(jobs_kept: usize) -> Janitor {
-        assert!(jobs_kept <= JOBS_KEPT);
-        Janitor { jobs_kept }
+        Janitor { jobs_kept: Some(jobs_kept) }
     }
 
     /// Returns one Forget when there is anything to forget.
     pub fn decide(&mut self, view: &View) -> Option<Command> {
-        let above = view.state.terminal_count().saturating_sub(self.jobs_kept);
+        let jobs_kept = self.jobs_kept.unwrap_or_else(|| view.state.settings().retention_jobs());
+        let above = view.state.terminal_count().saturating_sub(jobs_kept);
         if above == 0 {
             return None;
         }

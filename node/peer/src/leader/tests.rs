@@ -174,14 +174,18 @@ impl World {
 fn submit(job: u128) -> Submit {
     Submit {
         job: JobId(job),
-        tenant: String::new(),
+        tenant: "".into(),
         idempotency_key: None,
         priority: 0,
-        kind: "k".to_owned(),
+        kind: "k".into(),
         parameters: bytes::Bytes::new(),
         traceparent: String::new(),
         submitted_ms: 0,
         attempts_max: 3,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     }
 }
 
@@ -193,6 +197,7 @@ fn register(node: u64, incarnation: u64, slots: u32) -> Command {
         slots,
         class: String::new(),
         model: String::new(),
+        witness: false,
     })
 }
 

@@ -17,6 +17,7 @@ mod carrier;
 
 use crate::lines::Lines;
 use crate::ports::{Clock, Entropy, Log};
+use atelier_state::Author;
 use atelier_state::command::{Command, Submit};
 use atelier_state::limits::ENTRY_BYTES_MAX;
 use atelier_state::reply::{LogIndex, Reply};
@@ -235,6 +236,7 @@ fn bytes_of(command: &Command) -> usize {
     const ARTIFACT: usize = 64;
     const HOLDER: usize = 12;
     const JOB: usize = 20;
+    const FRAME: usize = 32;
     let varied = match command {
         Command::Submit(submit) => bytes_of_submit(submit),
         Command::Complete(complete) => {
@@ -247,13 +249,36 @@ fn bytes_of(command: &Command) -> usize {
         Command::Forget(forget) => JOB * forget.jobs.len(),
         Command::AllocateNode(allocate) => allocate.address.len(),
         Command::RegisterNode(node) => node.address.len() + node.class.len() + node.model.len(),
-        Command::Assign(_) | Command::Revoke(_) | Command::RemoveNode(_) => 0,
+        Command::RemoveNode(remove) => bytes_of_author(&remove.author),
+        Command::Release(release) => JOB * release.jobs.len(),
+        Command::ForgetKeys(forget) => {
+            forget.keys.iter().map(|it| FRAME + it.tenant.len() + it.key.len()).sum()
+        }
+        Command::SetSettings(set) => {
+            let changes = set.changes.iter().map(|change| FRAME + change.key.len());
+            changes.sum::<usize>() + bytes_of_author(&set.author)
+        }
+        Command::SetNode(set) => {
+            let labels = set.labels_set.iter().map(|(label, value)| label.len() + value.len());
+            let removed = set.labels_removed.iter().map(String::len);
+            let texts = labels.chain(removed).map(|bytes| FRAME + bytes);
+            texts.sum::<usize>() + bytes_of_author(&set.author)
+        }
+        Command::Assign(_)
+        | Command::Revoke(_)
+        | Command::Expire(_)
+        | Command::RaiseFeatures(_)
+        | Command::Mark => 0,
     };
     FIXED + varied
 }
 
+fn bytes_of_author(author: &Author) -> usize {
+    author.who.len() + author.why.len()
+}
+
 fn bytes_of_submit(submit: &Submit) -> usize {
-    let key = submit.idempotency_key.as_ref().map_or(0, String::len);
+    let key = submit.idempotency_key.as_ref().map_or(0, |key| key.len());
     submit.tenant.len()
         + key
         + submit.kind.len()
@@ -284,14 +309,18 @@ mod tests {
         let commands = [
             Command::Submit(Submit {
                 job,
-                tenant: text(128),
-                idempotency_key: Some(text(128)),
+                tenant: text(128).into(),
+                idempotency_key: Some(text(128).into()),
                 priority: 9,
-                kind: text(128),
+                kind: text(128).into(),
                 parameters: vec![7; 16 * 1024].into(),
                 traceparent: text(128),
                 submitted_ms: u64::MAX,
                 attempts_max: u32::MAX,
+                deadline_ms: 0,
+                max_runtime_s: 0,
+                cost: 1,
+                retry_of: None,
             }),
             Command::Complete(Complete {
                 job,
@@ -314,6 +343,7 @@ mod tests {
                 slots: u32::MAX,
                 class: text(512),
                 model: text(512),
+                witness: false,
             }),
         ];
         for command in commands {

@@ -5,7 +5,7 @@ use super::log_storage::LogStorage;
 use super::types::{Commands, Entry, LogId, TypeConfig, Vote};
 use crate::ports::Store;
 use crate::storage::MemoryStore;
-use atelier_state::{Command, NodeId, RemoveNode};
+use atelier_state::{Author, Command, NodeId, RemoveNode};
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
@@ -124,6 +124,7 @@ async fn append(log: &mut LogStorage, model: &mut Model, count: u64) {
         log_id: model.id(index),
         payload: EntryPayload::Normal(Commands::new(vec![Command::RemoveNode(RemoveNode {
             node: NodeId(index),
+            author: Author::default(),
         })])),
     };
     let entries: Vec<Entry> = (next..next + count).map(entry).collect();

@@ -65,6 +65,7 @@ async fn beat(parts: &SupervisorParts, settings: &SupervisorSettings, signs: Sig
         .into_iter()
         .map(|(job, token)| RunningLease { job: job.to_bytes().to_vec().into(), token: token.0 });
     let request = BeatRequest {
+        features: atelier_state::limits::FEATURES,
         cluster: settings.cluster.clone(),
         node: settings.node.0,
         incarnation,

@@ -82,7 +82,7 @@ impl Duties {
             duties.push(Duty::Start(Assignment {
                 job,
                 token: lease.token,
-                kind: submit.kind.clone(),
+                kind: submit.kind.to_string(),
                 parameters: submit.parameters.clone(),
                 is_repeated: leased_job.leases > 1,
             }));

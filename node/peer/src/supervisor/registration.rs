@@ -120,6 +120,7 @@ impl Registration {
             slots,
             class: self.class.clone(),
             model: self.model.clone(),
+            witness: false,
         }
     }
 }

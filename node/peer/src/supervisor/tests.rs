@@ -40,14 +40,18 @@ fn command(act: &Act, state: &State, jobs: &mut u128) -> Option<Command> {
             *jobs += 1;
             Command::Submit(Submit {
                 job: JobId(*jobs),
-                tenant: String::new(),
+                tenant: "".into(),
                 idempotency_key: None,
                 priority: 0,
-                kind: format!("kind of {jobs}"),
+                kind: format!("kind of {jobs}").into(),
                 parameters: bytes::Bytes::new(),
                 traceparent: String::new(),
                 submitted_ms: 0,
                 attempts_max: 3,
+                deadline_ms: 0,
+                max_runtime_s: 0,
+                cost: 1,
+                retry_of: None,
             })
         }
         Act::Assign { job, node } => {
@@ -79,6 +83,7 @@ proptest! {
                 slots: 4,
                 class: String::new(),
                 model: String::new(),
+                witness: false,
             };
             state.apply(LogIndex(node), &Command::RegisterNode(register));
         }

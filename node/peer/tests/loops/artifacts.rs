@@ -299,6 +299,7 @@ fn name(cluster: &PerfectCluster, digest: Digest) {
         slots: 1,
         class: String::new(),
         model: String::new(),
+        witness: false,
     };
     cluster.apply(Command::RegisterNode(register));
     cluster.apply(Command::Submit(submit(1)));

@@ -7,7 +7,9 @@ use atelier_peer::ports::shelf::MemoryShelf;
 use atelier_peer::proposer::{
     COMMANDS_WAITING_MAX, ProposeFailure, Proposer, ProposerParts, ProposerSettings,
 };
-use atelier_state::{AllocateNode, Command, JobId, LogIndex, NodeId, Refusal, RemoveNode, Reply};
+use atelier_state::{
+    AllocateNode, Author, Command, JobId, LogIndex, NodeId, Refusal, RemoveNode, Reply,
+};
 use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -175,7 +177,7 @@ async fn what_no_entry_holds_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_by_the_state_is_a_reply() {
     let (_cluster, peer) = peer(Leads::Everyone);
-    let remove = Command::RemoveNode(RemoveNode { node: NodeId(7) });
+    let remove = Command::RemoveNode(RemoveNode { node: NodeId(7), author: Author::default() });
     let result = peer.proposer.propose(remove).await;
     assert!(matches!(result, Ok((_, Reply::Refused(Refusal::UnknownNode)))), "{result:?}");
 }
@@ -234,7 +236,7 @@ async fn a_follower_forwards_to_the_leader_and_follows_it() {
     assert!(entries(&cluster) <= 8, "{} entries", entries(&cluster));
 
     // Refusals travel as well.
-    let remove = Command::RemoveNode(RemoveNode { node: NodeId(7) });
+    let remove = Command::RemoveNode(RemoveNode { node: NodeId(7), author: Author::default() });
     let result = second.proposer.propose(remove).await;
     assert!(matches!(result, Ok((_, Reply::Refused(Refusal::UnknownNode)))), "{result:?}");
 

@@ -38,7 +38,7 @@ fn name() -> String {
 }
 
 fn beat(node: u64) -> BeatRequest {
-    BeatRequest { cluster: name(), node, incarnation: 5, running: Vec::new() }
+    BeatRequest { cluster: name(), node, incarnation: 5, running: Vec::new(), features: 2 }
 }
 
 async fn alive(client: &mut PeerClient<Channel>) -> Vec<(u64, bool)> {
@@ -60,6 +60,7 @@ async fn the_leader_tells_who_is_alive() {
         slots: 0,
         class: String::new(),
         model: String::new(),
+        witness: false,
     };
     cluster.apply(Command::RegisterNode(register));
     assert_eq!(alive(&mut client).await, [(1, true), (9, false)]);

@@ -454,14 +454,18 @@ pub fn submit(job: u128) -> Submit {
     let prompt = format!("job {job}");
     Submit {
         job: JobId(job),
-        tenant: "t".to_owned(),
+        tenant: "t".into(),
         idempotency_key: None,
         priority: 4,
-        kind: TEXT_TO_IMAGE_KIND.to_owned(),
+        kind: TEXT_TO_IMAGE_KIND.into(),
         parameters: TextToImage { prompt, ..TextToImage::default() }.encode(),
         traceparent: String::new(),
         submitted_ms: 0,
         attempts_max: 3,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     }
 }
 

@@ -6,7 +6,8 @@ use atelier_peer::ports::engine::{Engine, EngineError, EngineState};
 use atelier_peer::ports::shelf::MemoryShelf;
 use atelier_peer::ports::{Clock, Log};
 use atelier_state::{
-    Cancel, Command, Complete, FencingToken, JobId, NodeId, Phase, Refusal, RemoveNode, Reply,
+    Author, Cancel, Command, Complete, FencingToken, Job, JobId, NodeId, Phase, Refusal,
+    RemoveNode, Reply,
 };
 use futures_util::StreamExt;
 use std::sync::Arc;
@@ -110,7 +111,7 @@ async fn a_silent_worker_is_replaced_and_its_late_answer_is_refused() {
     let job = cluster.phase(JOB, "succeeded").await;
     assert_eq!((job.last_node, job.leases), (Some(NodeId(1)), 2));
     assert_eq!((slow.begun(), quick.begun()), (1, 1));
-    assert!(job.errors.is_empty(), "silence is no attempt");
+    assert!(job.attempts.is_empty(), "silence is no attempt");
 
     // The mute worker finishes after 10 s and proposes its result.
     let before = cluster.entries.load(Ordering::SeqCst);
@@ -153,6 +154,10 @@ async fn a_lease_that_its_living_holder_forgot_is_taken_back() {
     assert_eq!((engine.begun(), deaf.begun()), (1, 0));
 }
 
+fn errors(job: &Job) -> Vec<&str> {
+    job.attempts.iter().map(|attempt| attempt.error.as_str()).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_crash_is_a_failed_attempt_and_the_third_is_the_last() {
     let lone = lone();
@@ -162,7 +167,7 @@ async fn a_crash_is_a_failed_attempt_and_the_third_is_the_last() {
     lone.submit().await;
     let job = lone.cluster.phase(JOB, "failed").await;
     assert_eq!(
-        job.errors,
+        errors(&job),
         ["engine crashed: fault 1", "engine crashed: fault 2", "engine crashed: fault 3"]
     );
     assert_eq!((engine.begun(), job.leases), (3, 3));
@@ -175,7 +180,7 @@ async fn after_two_crashes_the_third_attempt_may_succeed() {
     let _worker = lone.peer.work(Some(FakeEngine::failing([crash(), crash()])));
     lone.submit().await;
     let job = lone.cluster.phase(JOB, "succeeded").await;
-    assert_eq!((job.errors.len(), job.leases), (2, 3));
+    assert_eq!((job.attempts.len(), job.leases), (2, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +191,7 @@ async fn a_refused_job_fails_at_once() {
     let _worker = lone.peer.work(Some(engine.clone()));
     lone.submit().await;
     let job = lone.cluster.phase(JOB, "failed").await;
-    assert_eq!(job.errors, ["width 1000 is not a multiple of 16"]);
+    assert_eq!(errors(&job), ["width 1000 is not a multiple of 16"]);
     assert_eq!(engine.begun(), 1);
 }
 
@@ -268,7 +273,8 @@ async fn a_roster_that_lost_the_node_gets_it_back() {
     let lone = lone();
     let _worker = lone.peer.work(Some(FakeEngine::new(1, ms(1))));
     eventually("registration", || lone.cluster.state().node(NodeId(1)).cloned()).await;
-    lone.cluster.apply(Command::RemoveNode(RemoveNode { node: NodeId(1) }));
+    lone.cluster
+        .apply(Command::RemoveNode(RemoveNode { node: NodeId(1), author: Author::default() }));
     assert!(lone.cluster.state().node(NodeId(1)).is_none());
     eventually("registration", || lone.cluster.state().node(NodeId(1)).cloned()).await;
     lone.submit().await;
@@ -319,6 +325,7 @@ async fn a_clock_that_went_back_does_not_keep_a_node_out() {
         slots: 1,
         class: String::new(),
         model: String::new(),
+        witness: false,
     };
     lone.cluster.apply(Command::RegisterNode(later));
     let _worker = lone.peer.work(Some(FakeEngine::new(1, ms(1))));
@@ -335,7 +342,7 @@ async fn an_unfit_engine_costs_no_attempt() {
     let _worker = lone.peer.work(Some(FakeEngine::failing([unfit])));
     lone.submit().await;
     let job = lone.cluster.phase(JOB, "succeeded").await;
-    assert_eq!((job.errors.len(), job.leases), (0, 2));
+    assert_eq!((job.attempts.len(), job.leases), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]

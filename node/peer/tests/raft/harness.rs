@@ -221,13 +221,17 @@ pub(crate) fn submit(number: u128) -> Command {
 pub(crate) fn submit_with(number: u128, parameters: Bytes) -> Command {
     Command::Submit(Submit {
         job: JobId(number),
-        tenant: "test".to_owned(),
+        tenant: "test".into(),
         idempotency_key: None,
         priority: 5,
-        kind: "text_to_image/v1".to_owned(),
+        kind: "text_to_image/v1".into(),
         parameters,
         traceparent: String::new(),
         submitted_ms: 1_700_000_000_000,
         attempts_max: 3,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     })
 }

@@ -128,10 +128,12 @@ impl Step<'_> {
         self.check_transition(old, new)?;
         self.check_token(old, new)?;
         let failed = usize::from(matches!(self.command, Command::Fail(_)));
-        let same_errors = new.errors.starts_with(&old.errors);
-        ensure(same_errors && new.errors.len() == old.errors.len() + failed, Invariant::S1, || {
-            format!("job {id} had {} errors and has {}", old.errors.len(), new.errors.len())
-        })
+        let same_errors = new.attempts.starts_with(&old.attempts);
+        ensure(
+            same_errors && new.attempts.len() == old.attempts.len() + failed,
+            Invariant::S1,
+            || format!("job {id} had {} errors and has {}", old.attempts.len(), new.attempts.len()),
+        )
     }
 
     /// Checks who moved the job, and that it was allowed to.
@@ -147,7 +149,7 @@ impl Step<'_> {
             (Command::Complete(it), Phase::Succeeded) => holds(it.job, it.token),
             (Command::Fail(it), Phase::Queued) => holds(it.job, it.token) && !it.permanent,
             (Command::Fail(it), Phase::Failed) => {
-                let attempts_left = new.errors.len() < new.submit.attempts_max as usize;
+                let attempts_left = new.attempts.len() < new.submit.attempts_max as usize;
                 holds(it.job, it.token) && (it.permanent || !attempts_left)
             }
             (Command::Revoke(it), Phase::Queued) => holds(it.job, it.token),

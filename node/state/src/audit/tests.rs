@@ -1,54 +1,60 @@
 //! Plants in a state what no command leaves behind, to see the audit find it.
 
 use super::{Invariant, check};
-use crate::command::{Assign, Cancel, Command, Complete, RegisterNode, Submit};
+use crate::command::{Assign, Cancel, Command, Complete, RegisterNode, Submit, TenantKey};
 use crate::job::{ArtifactRef, Digest, JobId, Phase};
 use crate::lease::FencingToken;
-use crate::queue::Place;
 use crate::reply::LogIndex;
 use crate::roster::NodeId;
-use crate::state::{State, TenantKey};
-use std::cmp::Reverse;
+use crate::state::State;
 use std::sync::Arc;
 
 #[test]
 fn job_in_no_phase_is_found() {
-    found(Invariant::S1, |state| state.queue.remove(Place::of(&job(state, 1))));
+    found(Invariant::S1, |state| state.queue.remove(&job(state, 1)));
     found(Invariant::S1, |state| assert!(state.leases.remove(&(NodeId(1), JobId(2))).is_some()));
     found(Invariant::S1, |state| {
-        assert!(state.terminal.remove(&(LogIndex(8), JobId(3))).is_some())
+        assert!(state.ended.succeeded.remove(&(LogIndex(8), JobId(3))).is_some())
     });
 }
 
 #[test]
 fn job_in_two_phases_is_found() {
-    found(Invariant::S1, |state| state.queue.insert(Place::of(&job(state, 2)), JobId(2)));
+    found(Invariant::S1, |state| state.queue.insert(&job(state, 2)));
     found(Invariant::S1, |state| assert!(state.leases.insert((NodeId(1), JobId(1))).is_none()));
-    found(Invariant::S1, |state| assert!(state.terminal.insert((LogIndex(8), JobId(1))).is_none()));
+    found(Invariant::S1, |state| {
+        assert!(state.ended.succeeded.insert((LogIndex(8), JobId(1))).is_none())
+    });
 }
 
 #[test]
 fn index_that_swaps_jobs_is_found() {
     found(Invariant::S3, |state| {
-        state.queue.remove(Place::of(&job(state, 1)));
-        state.queue.insert(Place { priority: Reverse(7), sequence: 1 }, JobId(1));
+        let mut moved = job(state, 1);
+        state.queue.remove(&moved);
+        moved.submit.priority = 7;
+        state.queue.insert(&moved);
     });
     found(Invariant::S3, |state| {
         state.leases.remove(&(NodeId(1), JobId(2)));
         state.leases.insert((NodeId(2), JobId(2)));
     });
     found(Invariant::S3, |state| {
-        state.terminal.remove(&(LogIndex(8), JobId(3)));
-        state.terminal.insert((LogIndex(7), JobId(3)));
+        state.ended.succeeded.remove(&(LogIndex(8), JobId(3)));
+        state.ended.succeeded.insert((LogIndex(7), JobId(3)));
     });
 }
 
 #[test]
 fn key_that_leads_elsewhere_is_found() {
     let key = |name: &str| TenantKey { tenant: "default".into(), key: name.into() };
-    found(Invariant::S2, |state| assert!(state.keys.remove(&key("key 1")).is_some()));
-    found(Invariant::S2, |state| assert!(state.keys.insert(key("key 1"), JobId(2)).is_some()));
-    found(Invariant::S2, |state| assert!(state.keys.insert(key("key 9"), JobId(1)).is_none()));
+    found(Invariant::S2, |state| assert!(state.keys.owners.remove(&key("key 1")).is_some()));
+    found(Invariant::S2, |state| {
+        assert!(state.keys.owners.insert(key("key 1"), JobId(2)).is_some())
+    });
+    found(Invariant::S2, |state| {
+        assert!(state.keys.owners.insert(key("key 9"), JobId(1)).is_none())
+    });
 }
 
 #[test]
@@ -115,20 +121,25 @@ fn register() -> Command {
         slots: 2,
         class: "cpu".to_owned(),
         model: "small".to_owned(),
+        witness: false,
     })
 }
 
 fn submit(id: u128) -> Command {
     Command::Submit(Submit {
         job: JobId(id),
-        tenant: "default".to_owned(),
-        idempotency_key: Some(format!("key {id}")),
+        tenant: "default".into(),
+        idempotency_key: Some(format!("key {id}").into()),
         priority: 5,
-        kind: "text_to_image/v1".to_owned(),
+        kind: "text_to_image/v1".into(),
         parameters: "a cat".into(),
         traceparent: String::new(),
         submitted_ms: 0,
         attempts_max: 3,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     })
 }
 

@@ -4,9 +4,9 @@
 //! before. The audit runs after every command.
 
 use atelier_state::{
-    AllocateNode, ArtifactRef, Assign, Cancel, Command, Complete, Digest, Fail, FencingToken,
-    Forget, Job, JobId, LogIndex, Node, NodeId, Phase, Refusal, RegisterNode, RemoveNode, Reply,
-    Revoke, RevokeReason, State, Submit, audit,
+    AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Fail,
+    FencingToken, Forget, Job, JobId, LogIndex, Node, NodeId, Phase, Refusal, RegisterNode,
+    RemoveNode, Reply, Revoke, RevokeReason, State, Submit, audit,
 };
 use std::fmt::Write;
 
@@ -139,7 +139,9 @@ impl<'a> Line<'a> {
             }
             "allocate" => Command::AllocateNode(AllocateNode { address: self.text("address", "") }),
             "register" => Command::RegisterNode(self.register()),
-            "remove" => Command::RemoveNode(RemoveNode { node: self.node(1) }),
+            "remove" => {
+                Command::RemoveNode(RemoveNode { node: self.node(1), author: Author::default() })
+            }
             _ => return None,
         })
     }
@@ -147,14 +149,18 @@ impl<'a> Line<'a> {
     fn submit(&self) -> Submit {
         Submit {
             job: self.job(1),
-            tenant: self.text("tenant", "default"),
-            idempotency_key: self.option("key").map(str::to_owned),
+            tenant: self.text("tenant", "default").into(),
+            idempotency_key: self.option("key").map(Into::into),
             priority: u8::try_from(self.number("priority", 5)).expect("a small number"),
-            kind: self.text("kind", "text_to_image/v1"),
+            kind: self.text("kind", "text_to_image/v1").into(),
             parameters: self.text("body", "a cat").into(),
             traceparent: self.text("trace", ""),
             submitted_ms: self.number("ms", 1_000),
             attempts_max: u32::try_from(self.number("attempts", 3)).expect("a small number"),
+            deadline_ms: 0,
+            max_runtime_s: 0,
+            cost: 1,
+            retry_of: None,
         }
     }
 
@@ -187,6 +193,7 @@ impl<'a> Line<'a> {
             slots: u32::try_from(self.number("slots", 1)).expect("a small number"),
             class: self.text("class", "cpu"),
             model: self.text("model", "small"),
+            witness: false,
         }
     }
 }
@@ -216,9 +223,10 @@ fn node_text(id: NodeId, node: &Node) -> String {
 
 fn phase_text(job: &Job) -> String {
     let phase = job.phase.name();
+    let errors: Vec<&str> = job.attempts.iter().map(|it| it.error.as_str()).collect();
     match &job.phase {
-        Phase::Queued if job.errors.is_empty() => phase.to_owned(),
-        Phase::Queued | Phase::Failed => format!("{phase} after {}", job.errors.join(", ")),
+        Phase::Queued if job.attempts.is_empty() => phase.to_owned(),
+        Phase::Queued | Phase::Failed => format!("{phase} after {}", errors.join(", ")),
         Phase::Leased(lease) => format!("{phase} to n{} as {}", lease.node, lease.token),
         Phase::Succeeded => {
             let names = job.artifacts.iter().map(|it| char::from(it.digest.0[0]).to_string());

@@ -104,7 +104,7 @@ fn what_is_left_out_gets_a_default() {
     let open = wire::TextToImage { prompt: "x".to_owned(), ..Default::default() };
     let submit = submitted(request(open)).expect("valid");
     assert_eq!(submit.job, JobId(5));
-    assert_eq!(submit.tenant, TENANT_DEFAULT);
+    assert_eq!(&*submit.tenant, TENANT_DEFAULT);
     assert_eq!(submit.priority, PRIORITY_DEFAULT);
     assert_eq!(submit.idempotency_key, None);
     assert_eq!((submit.submitted_ms, submit.attempts_max), (9, 3));

@@ -1,11 +1,16 @@
 //! Commands.
+//!
+//! The format of a command is the feature level that it needs: what the version before understands
+//! keeps its bytes and its format, so that both can run in one cluster.
 
+use super::records::{author_from_proto, author_to_proto, change_from_proto, change_to_proto};
 use super::{COMMAND_FORMAT, DecodeError, array, check_format};
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::command::Command as Kind;
 use atelier_state::{
-    AllocateNode, ArtifactRef, Assign, Cancel, Command, Complete, Digest, Fail, FencingToken,
-    Forget, JobId, NodeId, RegisterNode, RemoveNode, Revoke, RevokeReason, Submit,
+    AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Expire, Fail,
+    FencingToken, Forget, ForgetKeys, JobId, NodeId, RaiseFeatures, RegisterNode, Release,
+    RemoveNode, Revoke, RevokeReason, SetNode, SetSettings, Submit, TenantKey, limits,
 };
 use bytes::Bytes;
 
@@ -47,17 +52,38 @@ pub fn command_to_proto(command: &Command) -> pb::Command {
         Command::AllocateNode(allocate) => {
             Kind::AllocateNode(pb::AllocateNode { address: allocate.address.clone() })
         }
-        Command::RegisterNode(register) => Kind::RegisterNode(pb::RegisterNode {
-            node: register.node.0,
-            address: register.address.clone(),
-            incarnation: register.incarnation,
-            slots: register.slots,
-            class: register.class.clone(),
-            model: register.model.clone(),
+        Command::RegisterNode(register) => Kind::RegisterNode(register_to_proto(register)),
+        Command::RemoveNode(RemoveNode { node, author }) => {
+            let author = (*author != Author::default()).then(|| author_to_proto(author));
+            Kind::RemoveNode(pb::RemoveNode { node: node.0, author })
+        }
+        Command::Release(release) => Kind::Release(pb::Release {
+            jobs: release.jobs.iter().copied().map(job_bytes).collect(),
         }),
-        Command::RemoveNode(remove) => Kind::RemoveNode(pb::RemoveNode { node: remove.node.0 }),
+        Command::Expire(expire) => {
+            Kind::Expire(pb::Expire { job: job_bytes(expire.job), finished_ms: expire.finished_ms })
+        }
+        Command::ForgetKeys(forget) => Kind::ForgetKeys(pb::ForgetKeys {
+            keys: forget.keys.iter().map(key_to_proto).collect(),
+        }),
+        Command::SetSettings(set) => Kind::SetSettings(pb::SetSettings {
+            expected_version: set.expected_version,
+            changes: set.changes.iter().map(change_to_proto).collect(),
+            author: Some(author_to_proto(&set.author)),
+        }),
+        Command::SetNode(set) => Kind::SetNode(pb::SetNode {
+            node: set.node.0,
+            draining: set.draining,
+            labels_set: set.labels_set.clone(),
+            labels_removed: set.labels_removed.clone(),
+            author: Some(author_to_proto(&set.author)),
+        }),
+        Command::RaiseFeatures(RaiseFeatures { level }) => {
+            Kind::RaiseFeatures(pb::RaiseFeatures { level: *level })
+        }
+        Command::Mark => Kind::Mark(pb::Mark {}),
     };
-    pb::Command { format: COMMAND_FORMAT, command: Some(kind) }
+    pb::Command { format: command.features(), command: Some(kind) }
 }
 
 /// Decodes a command. Whether it makes sense is for `State::apply` to say.
@@ -97,39 +123,107 @@ pub fn command_from_proto(command: pb::Command) -> Result<Command, DecodeError> 
             reason: cancel.reason,
             finished_ms: cancel.finished_ms,
         }),
-        Kind::Forget(forget) => Command::Forget(Forget {
-            jobs: forget
-                .jobs
-                .iter()
-                .map(|bytes| job("forget.jobs", bytes))
-                .collect::<Result<_, _>>()?,
-        }),
+        Kind::Forget(forget) => {
+            Command::Forget(Forget { jobs: jobs("forget.jobs", &forget.jobs)? })
+        }
         Kind::AllocateNode(allocate) => {
             Command::AllocateNode(AllocateNode { address: allocate.address })
         }
-        Kind::RegisterNode(register) => Command::RegisterNode(RegisterNode {
-            node: NodeId(register.node),
-            address: register.address,
-            incarnation: register.incarnation,
-            slots: register.slots,
-            class: register.class,
-            model: register.model,
+        Kind::RegisterNode(register) => Command::RegisterNode(register_from_proto(register)),
+        Kind::RemoveNode(remove) => Command::RemoveNode(RemoveNode {
+            node: NodeId(remove.node),
+            author: author_from_proto(remove.author),
         }),
-        Kind::RemoveNode(remove) => Command::RemoveNode(RemoveNode { node: NodeId(remove.node) }),
+        later => later_from_proto(later)?,
     })
+}
+
+/// Decodes what came with feature level 2.
+fn later_from_proto(kind: Kind) -> Result<Command, DecodeError> {
+    Ok(match kind {
+        Kind::Release(release) => {
+            Command::Release(Release { jobs: jobs("release.jobs", &release.jobs)? })
+        }
+        Kind::Expire(expire) => Command::Expire(Expire {
+            job: job("expire.job", &expire.job)?,
+            finished_ms: expire.finished_ms,
+        }),
+        Kind::ForgetKeys(forget) => Command::ForgetKeys(ForgetKeys {
+            keys: forget.keys.into_iter().map(key_from_proto).collect(),
+        }),
+        Kind::SetSettings(set) => Command::SetSettings(SetSettings {
+            expected_version: set.expected_version,
+            changes: set.changes.into_iter().map(change_from_proto).collect::<Result<_, _>>()?,
+            author: author_from_proto(set.author),
+        }),
+        Kind::SetNode(set) => Command::SetNode(SetNode {
+            node: NodeId(set.node),
+            draining: set.draining,
+            labels_set: set.labels_set,
+            labels_removed: set.labels_removed,
+            author: author_from_proto(set.author),
+        }),
+        Kind::RaiseFeatures(pb::RaiseFeatures { level }) if level > limits::FEATURES => {
+            let latest = limits::FEATURES;
+            let reason = format!("feature level {level} is not 1..={latest}; upgrade this node");
+            return Err(DecodeError::new("raise_features.level", reason));
+        }
+        Kind::RaiseFeatures(pb::RaiseFeatures { level }) => {
+            Command::RaiseFeatures(RaiseFeatures { level })
+        }
+        Kind::Mark(pb::Mark {}) => Command::Mark,
+        _ => return Err(DecodeError::missing("command")),
+    })
+}
+
+fn register_to_proto(register: &RegisterNode) -> pb::RegisterNode {
+    pb::RegisterNode {
+        node: register.node.0,
+        address: register.address.clone(),
+        incarnation: register.incarnation,
+        slots: register.slots,
+        class: register.class.clone(),
+        model: register.model.clone(),
+        witness: register.witness,
+    }
+}
+
+fn register_from_proto(register: pb::RegisterNode) -> RegisterNode {
+    RegisterNode {
+        node: NodeId(register.node),
+        address: register.address,
+        incarnation: register.incarnation,
+        slots: register.slots,
+        class: register.class,
+        model: register.model,
+        witness: register.witness,
+    }
+}
+
+fn key_to_proto(key: &TenantKey) -> pb::TenantKey {
+    pb::TenantKey { tenant: key.tenant.to_string(), key: key.key.to_string() }
+}
+
+fn key_from_proto(key: pb::TenantKey) -> TenantKey {
+    TenantKey { tenant: key.tenant.into(), key: key.key.into() }
 }
 
 pub(super) fn submit_to_proto(submit: &Submit) -> pb::Submit {
     pb::Submit {
         job: job_bytes(submit.job),
-        tenant: submit.tenant.clone(),
-        idempotency_key: submit.idempotency_key.clone(),
+        tenant: submit.tenant.to_string(),
+        idempotency_key: submit.idempotency_key.as_deref().map(str::to_owned),
         priority: submit.priority.into(),
-        kind: submit.kind.clone(),
+        kind: submit.kind.to_string(),
         parameters: submit.parameters.clone(),
         traceparent: submit.traceparent.clone(),
         submitted_ms: submit.submitted_ms,
         attempts_max: submit.attempts_max,
+        deadline_ms: submit.deadline_ms,
+        max_runtime_s: submit.max_runtime_s,
+        // Format 1 has no cost, and 0 is read as 1.
+        cost: if submit.cost == 1 { 0 } else { submit.cost },
+        retry_of: submit.retry_of.map(job_bytes),
     }
 }
 
@@ -139,14 +233,18 @@ pub(super) fn submit_from_proto(submit: pb::Submit) -> Result<Submit, DecodeErro
     })?;
     Ok(Submit {
         job: job("submit.job", &submit.job)?,
-        tenant: submit.tenant,
-        idempotency_key: submit.idempotency_key,
+        tenant: submit.tenant.into(),
+        idempotency_key: submit.idempotency_key.map(Into::into),
         priority,
-        kind: submit.kind,
+        kind: submit.kind.into(),
         parameters: submit.parameters,
         traceparent: submit.traceparent,
         submitted_ms: submit.submitted_ms,
         attempts_max: submit.attempts_max,
+        deadline_ms: submit.deadline_ms,
+        max_runtime_s: submit.max_runtime_s,
+        cost: submit.cost.max(1),
+        retry_of: submit.retry_of.map(|id| job("submit.retry_of", &id)).transpose()?,
     })
 }
 
@@ -180,6 +278,10 @@ pub(super) fn job_bytes(job: JobId) -> Bytes {
 
 pub(super) fn job(what: &'static str, bytes: &[u8]) -> Result<JobId, DecodeError> {
     Ok(JobId::from_bytes(array(what, bytes)?))
+}
+
+fn jobs(what: &'static str, ids: &[Bytes]) -> Result<Vec<JobId>, DecodeError> {
+    ids.iter().map(|bytes| job(what, bytes)).collect()
 }
 
 fn reason_to_proto(reason: RevokeReason) -> pb::RevokeReason {

@@ -8,6 +8,7 @@
 
 mod command;
 mod entry;
+mod records;
 mod reply;
 mod rpc;
 mod snapshot;
@@ -29,10 +30,10 @@ pub(in crate::raft) use rpc::{
 };
 pub(in crate::raft) use snapshot::{decode_snapshot, encode_snapshot};
 
-/// The format of a command that this version writes, and the latest that it reads.
-pub const COMMAND_FORMAT: u32 = 1;
-/// The format of a snapshot that this version writes, and the latest that it reads.
-pub const SNAPSHOT_FORMAT: u32 = 1;
+/// The latest format of a command that this version reads. It writes each in the format that it needs.
+pub const COMMAND_FORMAT: u32 = 2;
+/// The latest format of a snapshot that this version reads. It writes the format of the cluster's feature level.
+pub const SNAPSHOT_FORMAT: u32 = 2;
 
 /// Why bytes or messages mean nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

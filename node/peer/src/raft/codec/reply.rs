@@ -5,7 +5,7 @@ use super::command::{job, job_bytes};
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::RefusalKind as Kind;
 use atelier_proto::peer::v1::reply::Reply as Body;
-use atelier_state::{FencingToken, JobId, LogIndex, NodeId, Refusal, Reply};
+use atelier_state::{FencingToken, JobId, LogIndex, NodeId, Refusal, Reply, limits};
 
 /// Encodes a reply.
 pub fn reply_to_proto(reply: &Reply) -> pb::Reply {
@@ -46,7 +46,7 @@ fn refusal_to_proto(refusal: &Refusal) -> pb::Refused {
     let plain = |kind: Kind| pb::Refused { kind: kind.into(), ..pb::Refused::default() };
     match refusal {
         Refusal::Invalid(detail) => pb::Refused { detail: detail.clone(), ..plain(Kind::Invalid) },
-        Refusal::QueueFull => plain(Kind::QueueFull),
+        Refusal::QueueFull(bound) => pb::Refused { number: *bound, ..plain(Kind::QueueFull) },
         Refusal::IdempotencyConflict(job) => {
             pb::Refused { detail: job.to_string(), ..plain(Kind::IdempotencyConflict) }
         }
@@ -60,6 +60,15 @@ fn refusal_to_proto(refusal: &Refusal) -> pb::Refused {
         }
         Refusal::NoSlot => plain(Kind::NoSlot),
         Refusal::RosterFull => plain(Kind::RosterFull),
+        Refusal::TenantFull(bound) => pb::Refused { number: *bound, ..plain(Kind::TenantFull) },
+        Refusal::StaleVersion(version) => {
+            pb::Refused { number: *version, ..plain(Kind::StaleVersion) }
+        }
+        Refusal::Paused => plain(Kind::Paused),
+        Refusal::Draining => plain(Kind::Draining),
+        Refusal::Unsupported(level) => {
+            pb::Refused { number: u64::from(*level), ..plain(Kind::Unsupported) }
+        }
     }
 }
 
@@ -73,7 +82,8 @@ fn refusal_from_proto(refused: pb::Refused) -> Result<Refusal, DecodeError> {
             ));
         }
         Kind::Invalid => Refusal::Invalid(refused.detail),
-        Kind::QueueFull => Refusal::QueueFull,
+        Kind::QueueFull if number == 0 => Refusal::QueueFull(limits::QUEUE_JOBS_MAX_FIRST as u64),
+        Kind::QueueFull => Refusal::QueueFull(number),
         Kind::IdempotencyConflict => {
             let job: Result<JobId, _> = refused.detail.parse();
             let job = job.map_err(|e| DecodeError::new("refused.detail", e.to_string()))?;
@@ -87,5 +97,14 @@ fn refusal_from_proto(refused: pb::Refused) -> Result<Refusal, DecodeError> {
         Kind::StaleIncarnation => Refusal::StaleIncarnation(number),
         Kind::NoSlot => Refusal::NoSlot,
         Kind::RosterFull => Refusal::RosterFull,
+        Kind::TenantFull => Refusal::TenantFull(number),
+        Kind::StaleVersion => Refusal::StaleVersion(number),
+        Kind::Paused => Refusal::Paused,
+        Kind::Draining => Refusal::Draining,
+        Kind::Unsupported => {
+            let level = u32::try_from(number);
+            let level = level.map_err(|e| DecodeError::new("refused.number", e.to_string()))?;
+            Refusal::Unsupported(level)
+        }
     })
 }

@@ -1,15 +1,25 @@
 //! Snapshots: the state, and up to where in the log it goes.
 
-use super::command::{artifact_to_proto, artifacts_from_proto, submit_from_proto, submit_to_proto};
+use super::command::{
+    artifact_to_proto, artifacts_from_proto, job, job_bytes, submit_from_proto, submit_to_proto,
+};
 use super::entry::{log_id_from_proto, log_id_to_proto, membership_to_proto, stored_membership};
-use super::{DecodeError, SNAPSHOT_FORMAT, check_format, parse};
+use super::records::{
+    author_from_proto, author_to_proto, change_from_proto, change_to_proto, value_from_proto,
+    value_to_proto,
+};
+use super::{DecodeError, SNAPSHOT_FORMAT, array, check_format, parse};
 use crate::raft::types::SnapshotMeta;
 use crate::storage::frame;
 use atelier_proto::client::v1::Phase as PhaseNumber;
 use atelier_proto::peer::v1 as pb;
-use atelier_state::{FencingToken, Job, Lease, LogIndex, Node, NodeId, Phase, Snapshot, State};
+use atelier_state::{
+    Attempt, Digest, FencingToken, Job, KeyRecord, Lease, LogIndex, Node, NodeId, Phase,
+    SettingValue, SettingsRecord, Snapshot, State, TenantKey, TrailRecord, limits,
+};
 use bytes::Bytes;
 use prost::Message;
+use std::sync::Arc;
 
 /// The name under which the bytes of a snapshot are summed, on disk and on the wire.
 const SEAL: &[u8] = b"snapshot";
@@ -49,28 +59,164 @@ pub(in crate::raft) fn decode_snapshot(
 }
 
 fn state_to_proto(snapshot: &Snapshot) -> pb::StateSnapshot {
-    pb::StateSnapshot {
-        format: SNAPSHOT_FORMAT,
+    let features = snapshot.features;
+    let whole = features > limits::FEATURES_FIRST;
+    let first = pb::StateSnapshot {
+        format: features,
         applied: snapshot.applied.0,
-        jobs: snapshot.jobs.iter().map(job_to_proto).collect(),
+        jobs: snapshot.jobs.iter().map(|job| job_to_proto(job, whole)).collect(),
         nodes: snapshot.nodes.iter().map(|(id, node)| node_to_proto(*id, node)).collect(),
         forgotten: snapshot.forgotten,
         submit_sequence: snapshot.submit_sequence,
+        ..pb::StateSnapshot::default()
+    };
+    if !whole {
+        return first;
+    }
+    pb::StateSnapshot {
+        assigned: snapshot.assigned,
+        virtual_times: snapshot.virtual_times.to_vec(),
+        tenants: snapshot.finish_tags.iter().map(tenant_to_proto).collect(),
+        keys: snapshot.keys.iter().map(|record| key_to_proto(record)).collect(),
+        settings_version: snapshot.settings_version,
+        settings: snapshot.settings.iter().map(setting_to_proto).collect(),
+        settings_history: snapshot.settings_history.iter().map(version_to_proto).collect(),
+        features,
+        marked: snapshot.marked.0,
+        trail: snapshot.trail.iter().map(act_to_proto).collect(),
+        ..first
     }
 }
 
 fn state_from_proto(snapshot: pb::StateSnapshot) -> Result<Snapshot, DecodeError> {
     check_format("snapshot.state.format", snapshot.format, SNAPSHOT_FORMAT)?;
-    Ok(Snapshot {
+    let first = Snapshot {
         applied: LogIndex(snapshot.applied),
-        jobs: snapshot.jobs.into_iter().map(job_from_proto).collect::<Result<_, _>>()?,
+        jobs: snapshot
+            .jobs
+            .into_iter()
+            .map(|job| job_from_proto(job).map(Arc::new))
+            .collect::<Result<_, _>>()?,
         nodes: snapshot.nodes.into_iter().map(node_from_proto).collect(),
         submit_sequence: snapshot.submit_sequence,
         forgotten: snapshot.forgotten,
+        ..Snapshot::default()
+    };
+    if snapshot.format == 1 {
+        return Ok(first);
+    }
+    Ok(Snapshot {
+        features: snapshot.features,
+        assigned: snapshot.assigned,
+        virtual_times: tags("snapshot.state.virtual_times", &snapshot.virtual_times)?,
+        finish_tags: snapshot
+            .tenants
+            .into_iter()
+            .map(|it| Ok((it.tenant.into(), tags("tenant.finish_tags", &it.finish_tags)?)))
+            .collect::<Result<_, _>>()?,
+        keys: snapshot.keys.into_iter().map(key_from_proto).collect::<Result<_, _>>()?,
+        settings_version: snapshot.settings_version,
+        settings: snapshot
+            .settings
+            .into_iter()
+            .map(setting_from_proto)
+            .collect::<Result<_, _>>()?,
+        settings_history: snapshot
+            .settings_history
+            .into_iter()
+            .map(version_from_proto)
+            .collect::<Result<_, _>>()?,
+        marked: LogIndex(snapshot.marked),
+        trail: snapshot.trail.into_iter().map(act_from_proto).collect(),
+        ..first
     })
 }
 
-fn job_to_proto(job: &Job) -> pb::JobRecord {
+fn tags<const N: usize>(what: &'static str, found: &[u64]) -> Result<[u64; N], DecodeError> {
+    let wrong = |_| DecodeError::new(what, format!("{} where {N} are expected", found.len()));
+    found.try_into().map_err(wrong)
+}
+
+fn tenant_to_proto((tenant, finish_tags): &(Arc<str>, [u64; 10])) -> pb::TenantRecord {
+    pb::TenantRecord { tenant: tenant.to_string(), finish_tags: finish_tags.to_vec() }
+}
+
+fn key_to_proto(record: &KeyRecord) -> pb::KeyRecord {
+    pb::KeyRecord {
+        tenant: record.key.tenant.to_string(),
+        key: record.key.key.to_string(),
+        job: job_bytes(record.job),
+        request: Bytes::copy_from_slice(&record.request.0),
+        finished_ms: record.finished_ms,
+    }
+}
+
+fn key_from_proto(record: pb::KeyRecord) -> Result<Arc<KeyRecord>, DecodeError> {
+    Ok(Arc::new(KeyRecord {
+        key: TenantKey { tenant: record.tenant.into(), key: record.key.into() },
+        job: job("key.job", &record.job)?,
+        request: Digest(array("key.request", &record.request)?),
+        finished_ms: record.finished_ms,
+    }))
+}
+
+fn setting_to_proto(setting: &(Arc<str>, SettingValue, u64)) -> pb::SettingChange {
+    let (key, value, version) = setting;
+    pb::SettingChange {
+        key: key.to_string(),
+        value: Some(value_to_proto(*value)),
+        version: *version,
+    }
+}
+
+fn setting_from_proto(
+    setting: pb::SettingChange,
+) -> Result<(Arc<str>, SettingValue, u64), DecodeError> {
+    let value = setting.value.ok_or_else(|| DecodeError::missing("setting.value"))?;
+    Ok((setting.key.into(), value_from_proto(value)?, setting.version))
+}
+
+fn version_to_proto(record: &SettingsRecord) -> pb::SettingsRecord {
+    pb::SettingsRecord {
+        version: record.version,
+        before: record.before.iter().map(change_to_proto).collect(),
+        after: record.after.iter().map(change_to_proto).collect(),
+        author: Some(author_to_proto(&record.author)),
+    }
+}
+
+fn version_from_proto(record: pb::SettingsRecord) -> Result<SettingsRecord, DecodeError> {
+    let changes = |changes: Vec<pb::SettingChange>| {
+        changes.into_iter().map(change_from_proto).collect::<Result<_, _>>()
+    };
+    Ok(SettingsRecord {
+        version: record.version,
+        before: changes(record.before)?,
+        after: changes(record.after)?,
+        author: author_from_proto(record.author),
+    })
+}
+
+fn act_to_proto(record: &TrailRecord) -> pb::TrailRecord {
+    pb::TrailRecord {
+        log_index: record.index.0,
+        act: record.act.clone(),
+        author: Some(author_to_proto(&record.author)),
+    }
+}
+
+fn act_from_proto(record: pb::TrailRecord) -> TrailRecord {
+    TrailRecord {
+        index: LogIndex(record.log_index),
+        act: record.act,
+        author: author_from_proto(record.author),
+    }
+}
+
+/// Encodes a job; whole, or as much of it as format 1 has.
+fn job_to_proto(job: &Job, whole: bool) -> pb::JobRecord {
+    let errors = job.attempts.iter().filter(|_| !whole).map(|it| it.error.clone());
+    let attempts = job.attempts.iter().filter(|_| whole).map(attempt_to_proto);
     let phase = match &job.phase {
         Phase::Queued => PhaseNumber::Queued,
         Phase::Leased(_) => PhaseNumber::Leased,
@@ -87,12 +233,39 @@ fn job_to_proto(job: &Job) -> pb::JobRecord {
         node: job.last_node.map_or(0, |node| node.0),
         incarnation: job.lease().map_or(0, |lease| lease.incarnation),
         leases: job.leases,
-        errors: job.errors.clone(),
+        errors: errors.collect(),
         artifacts: job.artifacts.iter().map(artifact_to_proto).collect(),
         finished_ms: job.finished_ms,
         finished_index: job.finished.0,
         cancel_reason: job.cancel_reason.clone(),
+        attempts: attempts.collect(),
+        tag: job.tag,
+        stamp: job.stamp,
+        retry_at_ms: job.retry_at_ms,
     }
+}
+
+fn attempt_to_proto(attempt: &Attempt) -> pb::AttemptRecord {
+    pb::AttemptRecord {
+        token: attempt.token.0,
+        node: attempt.node.0,
+        error: attempt.error.clone(),
+        failed_ms: attempt.failed_ms,
+    }
+}
+
+fn attempt_from_proto(attempt: pb::AttemptRecord) -> Attempt {
+    Attempt {
+        token: FencingToken(attempt.token),
+        node: NodeId(attempt.node),
+        error: attempt.error,
+        failed_ms: attempt.failed_ms,
+    }
+}
+
+/// Reads the errors of format 1, which are all that it keeps of an attempt.
+fn attempt_of_error(error: String) -> Attempt {
+    attempt_from_proto(pb::AttemptRecord { error, ..pb::AttemptRecord::default() })
 }
 
 fn job_from_proto(job: pb::JobRecord) -> Result<Job, DecodeError> {
@@ -114,6 +287,8 @@ fn job_from_proto(job: pb::JobRecord) -> Result<Job, DecodeError> {
             return Err(DecodeError::new("job.phase", format!("{} is not a phase", job.phase)));
         }
     };
+    let errors = job.errors.into_iter().map(attempt_of_error);
+    let attempts = job.attempts.into_iter().map(attempt_from_proto);
     Ok(Job {
         submit: submit_from_proto(submit)?,
         accepted: LogIndex(job.accepted_index),
@@ -122,11 +297,14 @@ fn job_from_proto(job: pb::JobRecord) -> Result<Job, DecodeError> {
         last_token,
         last_node,
         leases: job.leases,
-        errors: job.errors,
+        attempts: errors.chain(attempts).collect(),
         artifacts: artifacts_from_proto("job.artifacts", job.artifacts)?,
         finished_ms: job.finished_ms,
         finished: LogIndex(job.finished_index),
         cancel_reason: job.cancel_reason,
+        tag: job.tag,
+        stamp: job.stamp,
+        retry_at_ms: job.retry_at_ms,
     })
 }
 
@@ -138,6 +316,9 @@ fn node_to_proto(id: NodeId, node: &Node) -> pb::NodeRecord {
         slots: node.slots,
         class: node.class.clone(),
         model: node.model.clone(),
+        witness: node.witness,
+        draining: node.draining,
+        labels: node.labels.clone(),
     }
 }
 
@@ -148,6 +329,9 @@ fn node_from_proto(node: pb::NodeRecord) -> (NodeId, Node) {
         slots: node.slots,
         class: node.class,
         model: node.model,
+        witness: node.witness,
+        draining: node.draining,
+        labels: node.labels,
     };
     (NodeId(node.node), record)
 }

@@ -6,9 +6,9 @@ use crate::raft::types::{
 };
 use atelier_proto::peer::v1 as pb;
 use atelier_state::{
-    AllocateNode, ArtifactRef, Assign, Cancel, Command, Complete, Digest, Fail, FencingToken,
-    Forget, JobId, LogIndex, NodeId, Refusal, RegisterNode, RemoveNode, Reply, Revoke,
-    RevokeReason, State, Submit,
+    AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Fail,
+    FencingToken, Forget, JobId, LogIndex, NodeId, Refusal, RegisterNode, RemoveNode, Reply,
+    Revoke, RevokeReason, State, Submit,
 };
 use bytes::Bytes;
 use openraft::EntryPayload;
@@ -23,14 +23,18 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/entry.tx
 fn submit(job: u128) -> Submit {
     Submit {
         job: JobId(job),
-        tenant: "studio".to_owned(),
-        idempotency_key: Some("order-7".to_owned()),
+        tenant: "studio".into(),
+        idempotency_key: Some("order-7".into()),
         priority: 7,
-        kind: "text_to_image/v1".to_owned(),
+        kind: "text_to_image/v1".into(),
         parameters: Bytes::from_static(b"{\"prompt\":\"a fox\"}"),
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
         submitted_ms: 1_763_755_200_000,
         attempts_max: 3,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     }
 }
 
@@ -66,16 +70,20 @@ fn commands() -> Vec<(&'static str, Command)> {
                 slots: 1,
                 class: "h200/bf16/1".to_owned(),
                 model: "z-image-turbo@0a1b".to_owned(),
+                witness: false,
             }),
         ),
-        ("remove node", Command::RemoveNode(RemoveNode { node: NodeId(4) })),
+        (
+            "remove node",
+            Command::RemoveNode(RemoveNode { node: NodeId(4), author: Author::default() }),
+        ),
     ]
 }
 
 fn replies() -> Vec<Reply> {
     let refusals = [
         Refusal::Invalid("priority 10 is above 9".to_owned()),
-        Refusal::QueueFull,
+        Refusal::QueueFull(9),
         Refusal::IdempotencyConflict(JobId(77)),
         Refusal::UnknownJob,
         Refusal::StaleToken(FencingToken(9)),
