@@ -2,15 +2,18 @@
 //!
 //! Its cost grows with the number of changes: what two states share is passed over.
 
+mod rest;
+
 use super::{Invariant, Violation, ensure, violation};
 use crate::command::{Command, Submit};
 use crate::job::{Job, JobId, Phase};
 use crate::lease::FencingToken;
 use crate::limits;
 use crate::reply::{LogIndex, Reply};
-use crate::roster::NodeId;
+use crate::roster::{Node, NodeId};
 use crate::state::State;
 use imbl::ordmap::DiffItem;
+use std::sync::Arc;
 
 /// Checks that `command`, answered by `reply`, may turn `before` into `after`.
 ///
@@ -43,10 +46,13 @@ pub fn check_step(
         format!("{forgotten} jobs are gone, {} were counted", after.forgotten - before.forgotten)
     })?;
     step.check_nodes()?;
+    step.check_order()?;
+    step.check_keys()?;
+    step.check_records()?;
     step.check_outcome()
 }
 
-struct Step<'a> {
+pub(super) struct Step<'a> {
     before: &'a State,
     command: &'a Command,
     reply: &'a Reply,
@@ -74,6 +80,7 @@ impl Step<'_> {
                 && before.nodes.diff(&after.nodes).next().is_none()
                 && before.submit_sequence == after.submit_sequence
                 && before.forgotten == after.forgotten
+                && rest::is_same(before, after)
         };
         ensure(!changes_nothing || same_records(), Invariant::S8, || {
             format!("{:?} came with a change", self.reply)
@@ -95,13 +102,27 @@ impl Step<'_> {
         ensure(is_newest, Invariant::S5, || {
             format!("job {id} has sequence {}, expected {sequence}", job.sequence)
         })?;
-        let has_room = self.before.queue.len() < limits::QUEUE_JOBS_MAX
-            && self.before.jobs.len() < limits::JOBS_MAX;
-        ensure(has_room, Invariant::S6, || format!("job {id} was accepted beyond the bound"))?;
+        ensure(self.had_room(submit), Invariant::S6, || {
+            format!("job {id} was accepted beyond the bound")
+        })?;
         let reply = Reply::Submitted { job: id, duplicate: false, log_index: self.after.applied };
         ensure(*self.reply == reply, Invariant::S2, || {
             format!("job {id} was accepted with {:?}", self.reply)
         })
+    }
+
+    fn had_room(&self, submit: &Submit) -> bool {
+        let before = self.before;
+        if before.features.0 < 2 {
+            return before.queue.len() < limits::QUEUE_JOBS_MAX_FIRST
+                && before.jobs.len() < limits::JOBS_MAX_FIRST;
+        }
+        let unfinished =
+            |job: &&Arc<Job>| !job.phase.is_terminal() && job.submit.tenant == submit.tenant;
+        let most = before.settings.queue_tenant_jobs_max();
+        before.queue.len() < before.settings.queue_jobs_max()
+            && before.jobs.len() < limits::JOBS_MAX
+            && (most == 0 || before.jobs.values().filter(unfinished).count() < most)
     }
 
     fn check_forgotten(&self, job: &Job) -> Result<(), Violation> {
@@ -123,17 +144,20 @@ impl Step<'_> {
         })?;
         let same_origin = old.submit == new.submit
             && old.accepted == new.accepted
-            && old.sequence == new.sequence;
+            && old.sequence == new.sequence
+            && old.tag == new.tag
+            && old.stamp == new.stamp;
         ensure(same_origin, Invariant::S2, || format!("job {id} is another than submitted"))?;
         self.check_transition(old, new)?;
         self.check_token(old, new)?;
-        let failed = usize::from(matches!(self.command, Command::Fail(_)));
+        let failed = usize::from(matches!(self.command, Command::Fail(_) | Command::Expire(_)));
         let same_errors = new.attempts.starts_with(&old.attempts);
         ensure(
             same_errors && new.attempts.len() == old.attempts.len() + failed,
             Invariant::S1,
             || format!("job {id} had {} errors and has {}", old.attempts.len(), new.attempts.len()),
-        )
+        )?;
+        self.check_backoff(old, new)
     }
 
     /// Checks who moved the job, and that it was allowed to.
@@ -145,7 +169,9 @@ impl Step<'_> {
         let on_node = |node: NodeId| old.lease().is_some_and(|lease| lease.node == node);
         let was_queued = old.phase == Phase::Queued;
         let is_allowed = match (self.command, &new.phase) {
-            (Command::Assign(assign), Phase::Leased(_)) => assign.job == id && was_queued,
+            (Command::Assign(assign), Phase::Leased(_)) => {
+                assign.job == id && was_queued && !old.is_delayed()
+            }
             (Command::Complete(it), Phase::Succeeded) => holds(it.job, it.token),
             (Command::Fail(it), Phase::Queued) => holds(it.job, it.token) && !it.permanent,
             (Command::Fail(it), Phase::Failed) => {
@@ -153,6 +179,11 @@ impl Step<'_> {
                 holds(it.job, it.token) && (it.permanent || !attempts_left)
             }
             (Command::Revoke(it), Phase::Queued) => holds(it.job, it.token),
+            (Command::Release(it), Phase::Queued) => old.is_delayed() && it.jobs.contains(&id),
+            (Command::Expire(it), Phase::Failed) => {
+                let deadline_ms = old.submit.deadline_ms;
+                it.job == id && deadline_ms > 0 && it.finished_ms >= deadline_ms
+            }
             (Command::Cancel(cancel), Phase::Cancelled) => cancel.job == id,
             (Command::RegisterNode(register), Phase::Queued) => on_node(register.node),
             (Command::RemoveNode(remove), Phase::Queued) => on_node(remove.node),
@@ -202,7 +233,13 @@ impl Step<'_> {
                 }
                 (DiffItem::Update { old, new }, Command::RegisterNode(register)) => {
                     let is_newer = new.1.incarnation >= old.1.incarnation;
-                    (new.0, register.node == *new.0 && is_newer)
+                    let is_kept = new.1.draining == old.1.draining && new.1.labels == old.1.labels;
+                    (new.0, register.node == *new.0 && is_newer && is_kept)
+                }
+                (DiffItem::Update { old, new }, Command::SetNode(set)) => {
+                    let (draining, labels) = (new.1.draining, new.1.labels.clone());
+                    let same = Node { draining, labels, ..old.1.clone() } == *new.1;
+                    (new.0, set.node == *new.0 && same)
                 }
                 (DiffItem::Remove(id, _), Command::RemoveNode(remove)) => (id, remove.node == *id),
                 (DiffItem::Add(id, _) | DiffItem::Remove(id, _), _) => (id, false),
@@ -247,7 +284,7 @@ impl Step<'_> {
                 .node(register.node)
                 .is_some_and(|node| node.incarnation == register.incarnation),
             (Command::RemoveNode(remove), _) => after.node(remove.node).is_none(),
-            _ => false,
+            _ => self.came_about_rest(),
         };
         ensure(came_about, Invariant::S3, || {
             format!("{:?} answers {:?}, and it did not come about", self.reply, self.command)
@@ -261,23 +298,25 @@ impl Step<'_> {
         id: JobId,
         log_index: LogIndex,
     ) -> Result<(), Violation> {
-        let is_same = self.after.job(id).is_some_and(|job| {
-            let first = &job.submit;
-            let same_name = first.job == submit.job
-                || (submit.idempotency_key.is_some()
-                    && first.idempotency_key == submit.idempotency_key);
-            let same_body = first.tenant == submit.tenant
-                && first.kind == submit.kind
-                && first.parameters == submit.parameters;
-            same_name && same_body && job.accepted == log_index
-        });
+        let is_same = self.is_forgotten_answer(submit, id)
+            || self.after.job(id).is_some_and(|job| {
+                let first = &job.submit;
+                let same_name = first.job == submit.job
+                    || (submit.idempotency_key.is_some()
+                        && first.idempotency_key == submit.idempotency_key);
+                let same_body = first.tenant == submit.tenant
+                    && first.kind == submit.kind
+                    && first.parameters == submit.parameters;
+                same_name && same_body && job.accepted == log_index
+            });
         ensure(is_same, Invariant::S2, || format!("job {id} at {log_index:?} answers {submit:?}"))
     }
 
     fn had_slot(&self, node: NodeId, incarnation: u64) -> bool {
         self.after.node(node).is_some_and(|it| {
             let leases = self.after.leased_count_of(node);
-            it.incarnation == incarnation && leases <= it.slots as usize
+            let is_open = !it.draining && !it.witness && !self.after.settings.queue_paused();
+            it.incarnation == incarnation && leases <= it.slots as usize && is_open
         })
     }
 
