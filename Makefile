@@ -12,6 +12,7 @@ SEEDS   ?= 200
 CUTS    ?= 20
 KILLS   ?= 50
 CANCELS ?= 1000
+ROUNDS  ?= 200
 
 # Handed over by the environment, so that the shell never reads a prompt.
 export MODEL PROMPT SEED
@@ -21,7 +22,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue storage
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ resume: tools ## Kill workers at random steps; every picture must be the same: m
 
 soak: tools ## Cancel jobs at random moments and measure what is left: make soak CANCELS=1000
 	@CANCELS="$(CANCELS)" cargo test --release --locked -p atelier-node --test cancel -- --nocapture
+
+storage: tools ## Kill and damage one store again and again: make storage ROUNDS=200
+	@ATELIER_TEST_ROUNDS="$(ROUNDS)" cargo test --release --locked -p atelier-peer --test raft -- --nocapture --test-threads 1 kill:: damage::
 
 parity: tools ## Compare the model with golden tensors: make parity GOLDEN=DIR OUT=DIR
 	@cargo run --release --locked -q -p atelier-diffusion --bin parity -- "$(GOLDEN)" "$(OUT)"

@@ -64,6 +64,16 @@ impl Floor {
         Ok(floor)
     }
 
+    /// Notes that a batch is durable, and makes the note durable too.
+    ///
+    /// # Errors
+    /// As [`Floor::raise`].
+    pub(super) fn raise_now(&mut self, note: u64) -> io::Result<()> {
+        self.raise(note)?;
+        self.unsynced = 0;
+        self.file.sync_data()
+    }
+
     /// Notes that a batch is durable.
     ///
     /// # Errors

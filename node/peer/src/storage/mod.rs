@@ -12,8 +12,10 @@
 //! are the bytes that went in; otherwise there is an error that says where.
 
 mod census;
+mod current;
 mod floor;
 pub mod frame;
+mod generation;
 pub mod identity;
 pub mod log;
 pub mod memory;
@@ -23,7 +25,7 @@ pub mod snapshots;
 pub use identity::{Identity, IdentityError};
 pub use log::{LogImage, LogWriter};
 pub use memory::MemoryStore;
-pub use sled_store::{OpenError, SledStore};
+pub use sled_store::{OpenError, RewriteBounds, SledStore};
 
 use crate::ports::StoreError;
 

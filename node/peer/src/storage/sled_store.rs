@@ -16,35 +16,43 @@
 //!    without a word: votes and acknowledged entries were gone in 91 of 120 trials. So each batch carries a census of
 //!    all pairs, and `floor` notes the last durable batch outside of sled. At open the pairs are walked: a database
 //!    that is below its floor, or does not come to its census, is refused.
-//!
-//! Layout, in the default tree of each database: `0 key` holds the number of further pieces, the checksum of key and
-//! value, and the first piece; `1 length key number` holds a further piece; `2` holds the census. So the first pieces
-//! lie in the order of their keys.
+//! 8. sled reuses the space of removed pairs inside of its file, which never shrinks, and its memory follows the file.
+//!    So a tree whose file has grown far above what lives in it is written anew: see [`RewriteBounds`]. The new
+//!    generation is durable before `CURRENT` names it, and the old one goes after that.
 
-use super::census::Census;
+use super::current;
 use super::floor::Floor;
+use super::generation::{Count, Generation, panic_text};
 use crate::ports::{Batch, Store, StoreError, Tree};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// Bytes of a piece. Nineteen pairs, the fullest leaf after a merge, stay far below sled's 128 KiB for a page.
-const PIECE_BYTES: usize = 4096;
-/// Bytes that sled may cache for each tree.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-const HEAD: u8 = 0;
-const PIECE: u8 = 1;
-const CENSUS: &[u8] = &[2];
-/// Bytes of a head before the first piece.
-const HEAD_BYTES: usize = 5;
+/// Batches between two looks at the size of a tree's file.
+const LOOK_EVERY: u32 = 256;
+/// Batches until a tree that could not be written anew is looked at again.
+const LOOK_AGAIN: u32 = 16 * LOOK_EVERY;
 
-const _: () = assert!(crate::ports::store::VALUE_BYTES_MAX / PIECE_BYTES < u8::MAX as usize);
-const _: () = assert!(crate::ports::store::KEY_BYTES_MAX < u8::MAX as usize);
-const _: () = assert!(19 * (PIECE_BYTES + 128) < 128 * 1024);
+/// When a tree is written anew: once its file takes more than `bytes_min` and more than `factor` times what lives in it.
+///
+/// The file is filled by what is written and removed again; at the bound the writer waits for as long as it takes to
+/// copy what lives, which is the log's few thousand entries or two snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RewriteBounds {
+    /// Bytes below which a file is left alone; default 256 MiB.
+    pub bytes_min: u64,
+    /// How many times the living bytes; default 8.
+    pub factor: u64,
+}
+
+impl Default for RewriteBounds {
+    fn default() -> RewriteBounds {
+        RewriteBounds { bytes_min: 256 * 1024 * 1024, factor: 8 }
+    }
+}
 
 /// Two sled databases below one directory, `log` and `state`.
 pub struct SledStore {
@@ -83,8 +91,16 @@ impl SledStore {
     /// # Errors
     /// As the variants of [`OpenError`] say; the directory is left as it is.
     pub fn open(directory: &Path) -> Result<SledStore, OpenError> {
-        let log = Database::open(directory.join("log"))?;
-        let state = Database::open(directory.join("state"))?;
+        SledStore::open_with(directory, RewriteBounds::default())
+    }
+
+    /// Opens as [`SledStore::open`] does, with other bounds.
+    ///
+    /// # Errors
+    /// As the variants of [`OpenError`] say; the directory is left as it is.
+    pub fn open_with(directory: &Path, bounds: RewriteBounds) -> Result<SledStore, OpenError> {
+        let log = Database::open(directory.join("log"), bounds)?;
+        let state = Database::open(directory.join("state"), bounds)?;
         Ok(SledStore { log, state })
     }
 
@@ -98,7 +114,7 @@ impl SledStore {
 
 impl Store for SledStore {
     fn read(&self, tree: Tree, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.database(tree).read(key)
+        self.database(tree).generation().read(key)
     }
 
     fn scan(
@@ -108,7 +124,7 @@ impl Store for SledStore {
         below: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.database(tree).scan(from, below, limit)
+        self.database(tree).generation().scan(from, below, limit)
     }
 
     fn write(&self, tree: Tree, batch: Batch) -> Result<(), StoreError> {
@@ -117,112 +133,61 @@ impl Store for SledStore {
     }
 
     fn bytes_on_disk(&self, tree: Tree) -> Result<u64, StoreError> {
-        let database = self.database(tree);
-        database.sled.size_on_disk().map_err(|error| database.error(error))
+        self.database(tree).generation().bytes_on_disk()
     }
 
     fn place(&self, tree: Tree) -> String {
-        self.database(tree).place()
+        self.database(tree).directory.display().to_string()
     }
 }
 
 struct Database {
     directory: PathBuf,
-    sled: sled::Db,
-    file: File,
+    bounds: RewriteBounds,
+    // Taken for one call by readers, which a switch to another generation does not disturb.
+    current: RwLock<Arc<Generation>>,
     // Held over a whole write, so that batches reach the disk one after another. Nothing async waits for it.
     writer: Mutex<Writer>,
 }
 
 struct Writer {
     // As of the last batch.
-    census: Census,
+    count: Count,
     floor: Floor,
     // The first failure; later writes return it again.
     failed: Option<StoreError>,
-    blobs_synced: BTreeSet<PathBuf>,
+    // Batches until the file's size is looked at.
+    look_in: u32,
 }
 
 impl Database {
-    fn open(directory: PathBuf) -> Result<Database, OpenError> {
-        let place = directory.display().to_string();
-        let io =
-            |error: io::Error| OpenError::Io { place: place.clone(), reason: error.to_string() };
+    fn open(directory: PathBuf, bounds: RewriteBounds) -> Result<Database, OpenError> {
+        let io = |error| io_error(&directory, &error);
         fs::create_dir_all(&directory).map_err(io)?;
-        remove_unfinished_snapshots(&directory).map_err(io)?;
-        let config = sled::Config::new()
-            .path(&directory)
-            .mode(sled::Mode::HighThroughput)
-            .cache_capacity(CACHE_BYTES)
-            .use_compression(false)
-            .flush_every_ms(None);
-        let sled = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|panic| OpenError::Corrupt {
-                place: place.clone(),
-                reason: format!("sled panicked: {}", panic_text(&*panic)),
-            })?
-            .map_err(|error| open_error(&place, error))?;
-        let file = File::open(directory.join("db")).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        sync_surroundings(&directory).map_err(io)?;
-        let (floor, census) = check_floor(&directory, &sled, &file)?;
-        let writer = Writer { census, floor, failed: None, blobs_synced: BTreeSet::new() };
-        Ok(Database { directory, sled, file, writer: Mutex::new(writer) })
+        let number = current::read(&directory).map_err(io)?;
+        let place = current::place(&directory, number);
+        let generation = Generation::open(&directory, place, number)?;
+        let (floor, count) = check_floor(&directory, &generation)?;
+        // Only now: had this one been damaged, another one might be of use to whoever inspects it.
+        current::remove_others(&directory, number).map_err(io)?;
+        let writer = Mutex::new(Writer { count, floor, failed: None, look_in: 0 });
+        let current = RwLock::new(Arc::new(generation));
+        Ok(Database { directory, bounds, current, writer })
     }
 
-    fn place(&self) -> String {
-        self.directory.display().to_string()
-    }
-
-    fn read(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match self.sled.get(head_key(key)).map_err(|error| self.error(error))? {
-            Some(head) => Ok(Some(self.assemble(key, &head)?)),
-            None => Ok(None),
-        }
-    }
-
-    fn scan(
-        &self,
-        from: &[u8],
-        below: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let mut found = Vec::new();
-        if from >= below {
-            return Ok(found);
-        }
-        for pair in self.sled.range(head_key(from)..head_key(below)).take(limit) {
-            let (stored_key, head) = pair.map_err(|error| self.error(error))?;
-            let key = stored_key.get(1..).unwrap_or_default();
-            found.push((Bytes::copy_from_slice(key), self.assemble(key, &head)?));
-        }
-        Ok(found)
-    }
-
-    fn assemble(&self, key: &[u8], head: &[u8]) -> Result<Bytes, StoreError> {
-        let (pieces, expected, first) =
-            split_head(head).ok_or_else(|| self.corrupt("the head of a value is damaged"))?;
-        let mut value = Vec::with_capacity(first.len() + usize::from(pieces) * PIECE_BYTES);
-        value.extend_from_slice(first);
-        for number in 1..=pieces {
-            let piece = self.sled.get(piece_key(key, number)).map_err(|error| self.error(error))?;
-            let piece = piece.ok_or_else(|| self.corrupt("a piece of a value is missing"))?;
-            value.extend_from_slice(&piece);
-        }
-        if checksum(key, &value) != expected {
-            return Err(self.corrupt("a value is not the one that was written"));
-        }
-        Ok(value.into())
+    fn generation(&self) -> Arc<Generation> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(failed) = &writer.failed {
             return Err(failed.clone());
         }
-        let result = catch_unwind(AssertUnwindSafe(|| self.write_durably(batch, &mut writer)));
-        let result = result.unwrap_or_else(|panic| {
-            Err(self.corrupt(&format!("sled panicked: {}", panic_text(&*panic))))
+        let generation = self.generation();
+        let written = AssertUnwindSafe(|| self.write_durably(batch, &mut writer, &generation));
+        let result = catch_unwind(written).unwrap_or_else(|panic| {
+            Err(generation.corrupt(&format!("sled panicked: {}", panic_text(&*panic))))
         });
         if let Err(error) = &result {
             writer.failed = Some(error.clone());
@@ -230,106 +195,101 @@ impl Database {
         result
     }
 
-    fn write_durably(&self, batch: &Batch, writer: &mut Writer) -> Result<(), StoreError> {
+    fn write_durably(
+        &self,
+        batch: &Batch,
+        writer: &mut Writer,
+        generation: &Arc<Generation>,
+    ) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
-        let mut census = writer.census;
-        census.sequence += 1;
-        let mut changes = self.to_sled(batch, &mut census)?;
-        changes.insert(CENSUS, census.encode());
-        self.sled.apply_batch(changes).map_err(|error| self.error(error))?;
-        self.sled.flush().map_err(|error| self.error(error))?;
-        let io = |error: io::Error| self.error(sled::Error::Io(error));
-        self.file.sync_data().map_err(io)?;
-        sync_blobs(&self.directory.join("blobs"), &mut writer.blobs_synced).map_err(io)?;
-        writer.census = census;
-        writer.floor.raise(census.sequence).map_err(io)
+        writer.count = generation.write(batch, writer.count)?;
+        writer.floor.raise(writer.count.census.sequence).map_err(|error| self.io(&error))?;
+        writer.look_in = match writer.look_in.checked_sub(1) {
+            Some(left) => left,
+            None if self.is_due(writer, generation)? => self.rewrite(writer, generation)?,
+            None => LOOK_EVERY,
+        };
+        Ok(())
     }
 
-    fn to_sled(&self, batch: &Batch, census: &mut Census) -> Result<sled::Batch, StoreError> {
-        // The last change of each key; sled's own batch has no order.
-        let last: BTreeMap<&Bytes, Option<&Bytes>> = batch.changes().collect();
-        let mut changes = sled::Batch::default();
-        for (key, value) in last {
-            let before = self.sled.get(head_key(key)).map_err(|error| self.error(error))?;
-            let mut pieces_before = 0;
-            if let Some(head) = &before {
-                let (pieces, checksum, _) = split_head(head)
-                    .ok_or_else(|| self.corrupt("the head of a value is damaged"))?;
-                census.remove(checksum);
-                pieces_before = pieces;
+    fn is_due(&self, writer: &Writer, generation: &Generation) -> Result<bool, StoreError> {
+        let bytes = generation.bytes_on_disk()?;
+        let living = writer.count.bytes.saturating_mul(self.bounds.factor);
+        Ok(bytes > self.bounds.bytes_min && bytes > living)
+    }
+
+    /// Writes what lives into a new generation and makes it the current one. Gives the batches until the next look.
+    ///
+    /// Where the copy fails the old generation goes on: it is whole, and a full disk is told of by the next batch that
+    /// does not fit. Once `CURRENT` may have changed, a failure is one of the tree.
+    fn rewrite(&self, writer: &mut Writer, old: &Arc<Generation>) -> Result<u32, StoreError> {
+        let number = old.number + 1;
+        let next = match self.copy(old, number, writer.count) {
+            Ok(next) => next,
+            Err(error @ StoreError::Corrupt { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a database that has grown could not be written anew");
+                return Ok(LOOK_AGAIN);
             }
-            let pieces = match value {
-                Some(value) => {
-                    census.add(checksum(key, value));
-                    insert_pieces(&mut changes, key, value)
-                }
-                None => {
-                    if before.is_some() {
-                        changes.remove(head_key(key));
-                    }
-                    0
-                }
-            };
-            for number in pieces + 1..=pieces_before {
-                changes.remove(piece_key(key, number));
-            }
+        };
+        current::switch(&self.directory, number).map_err(|error| self.io(&error))?;
+        writer.floor.raise_now(writer.count.census.sequence).map_err(|error| self.io(&error))?;
+        let (before, after) = (old.bytes_on_disk()?, next.bytes_on_disk()?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        // Readers that hold the old one read on: a file that is open outlives its name.
+        if let Err(error) = current::remove_others(&self.directory, number) {
+            tracing::warn!(%error, "an old generation is left until the next start");
         }
-        Ok(changes)
+        let tree = self.directory.display();
+        tracing::info!(%tree, generation = number, before, after, "a database was written anew");
+        Ok(LOOK_EVERY)
     }
 
-    fn error(&self, error: sled::Error) -> StoreError {
-        match error {
-            sled::Error::Io(error) => {
-                StoreError::Io { place: self.place(), reason: error.to_string() }
-            }
-            other => self.corrupt(&other.to_string()),
+    fn copy(&self, old: &Generation, number: u64, count: Count) -> Result<Generation, StoreError> {
+        let place = current::place(&self.directory, number);
+        // A copy that failed before, in this life.
+        if place.exists() {
+            fs::remove_dir_all(&place).map_err(|error| self.io(&error))?;
         }
+        let next = Generation::open(&self.directory, place, number).map_err(|error| {
+            let place = self.directory.display().to_string();
+            StoreError::Io { place, reason: format!("generation {number}: {error}") }
+        })?;
+        old.copy_to(&next, count)?;
+        Ok(next)
     }
 
-    fn corrupt(&self, reason: &str) -> StoreError {
-        StoreError::Corrupt { place: self.place(), reason: reason.to_owned() }
+    fn io(&self, error: &io::Error) -> StoreError {
+        StoreError::Io { place: self.directory.display().to_string(), reason: error.to_string() }
     }
 }
 
 /// Compares what the database holds with what it held when it was last heard of.
-fn check_floor(
-    directory: &Path,
-    sled: &sled::Db,
-    file: &File,
-) -> Result<(Floor, Census), OpenError> {
+fn check_floor(directory: &Path, generation: &Generation) -> Result<(Floor, Count), OpenError> {
     let place = directory.display().to_string();
     let lost = |reason: String| OpenError::Corrupt { place: place.clone(), reason };
-    let io = |error: io::Error| match error.kind() {
-        io::ErrorKind::InvalidData => lost(error.to_string()),
-        _ => OpenError::Io { place: place.clone(), reason: error.to_string() },
-    };
-    let sled_error = |error| open_error(&place, error);
-    let stored = sled.get(CENSUS).map_err(sled_error)?;
-    let stored = stored
-        .as_deref()
-        .map(|bytes| Census::decode(bytes).ok_or_else(|| lost("the census is damaged".to_owned())));
-    let stored = stored.transpose()?;
-    let found = take_census(sled, stored.unwrap_or_default().sequence);
-    let found = found.map_err(sled_error)?.ok_or_else(|| lost("a head is damaged".to_owned()))?;
-    if found != stored.unwrap_or_default() {
-        let (pairs, expected) = (found.pairs, stored.unwrap_or_default().pairs);
-        return Err(lost(format!("its {pairs} values are not the {expected} that were written")));
+    let stored = generation.stored_census()?;
+    let expected = stored.unwrap_or_default();
+    let count = generation.count(expected.sequence)?;
+    if count.census != expected {
+        let (found, expected) = (count.census.pairs, expected.pairs);
+        return Err(lost(format!("its {found} values are not the {expected} that were written")));
     }
-    match (Floor::open(directory).map_err(io)?, found.sequence) {
+    let floor = Floor::open(directory).map_err(|error| io_error(directory, &error))?;
+    match (floor, expected.sequence) {
         (Some((floor, noted)), sequence) if sequence >= noted && stored.is_some() => {
-            Ok((floor, found))
+            Ok((floor, count))
         }
         (Some((_, noted)), sequence) => Err(lost(format!(
             "it holds {sequence} batches where {noted} were acknowledged: its end is lost"
         ))),
         (None, 0) => {
             // New, or a crash came before the floor was made.
-            sled.insert(CENSUS, found.encode()).map_err(sled_error)?;
-            sled.flush().map_err(sled_error)?;
-            file.sync_all().map_err(io)?;
-            Ok((Floor::create(directory, 0).map_err(io)?, found))
+            generation.begin()?;
+            let floor = Floor::create(directory, 0).map_err(|error| io_error(directory, &error))?;
+            Ok((floor, count))
         }
         (None, sequence) => {
             Err(lost(format!("it holds {sequence} batches, and the file `floor` is missing")))
@@ -337,105 +297,22 @@ fn check_floor(
     }
 }
 
-/// Walks all pairs; none where a head is damaged.
-fn take_census(sled: &sled::Db, sequence: u64) -> Result<Option<Census>, sled::Error> {
-    let mut census = Census { sequence, ..Census::default() };
-    for pair in sled.scan_prefix([HEAD]) {
-        let (_, head) = pair?;
-        let Some((_, checksum, _)) = split_head(&head) else { return Ok(None) };
-        census.add(checksum);
+fn io_error(place: &Path, error: &io::Error) -> OpenError {
+    let (place, reason) = (place.display().to_string(), error.to_string());
+    match error.kind() {
+        io::ErrorKind::InvalidData => OpenError::Corrupt { place, reason },
+        _ => OpenError::Io { place, reason },
     }
-    Ok(Some(census))
 }
 
-fn insert_pieces(changes: &mut sled::Batch, key: &[u8], value: &[u8]) -> u8 {
-    let (first, rest) = value.split_at(value.len().min(PIECE_BYTES));
-    let pieces = rest.len().div_ceil(PIECE_BYTES) as u8;
-    let checksum = checksum(key, value).to_be_bytes();
-    changes.insert(head_key(key), [&[pieces], &checksum[..], first].concat());
-    for (number, piece) in (1..).zip(rest.chunks(PIECE_BYTES)) {
-        changes.insert(piece_key(key, number), piece);
-    }
-    pieces
-}
-
-/// Gives the number of further pieces, the checksum and the first piece.
-fn split_head(head: &[u8]) -> Option<(u8, u32, &[u8])> {
-    let (&[pieces, ref checksum @ ..], first) = head.split_first_chunk::<HEAD_BYTES>()?;
-    Some((pieces, u32::from_be_bytes(*checksum), first))
-}
-
-fn checksum(key: &[u8], value: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(key), value)
-}
-
-fn head_key(key: &[u8]) -> Vec<u8> {
-    [&[HEAD], key].concat()
-}
-
-fn piece_key(key: &[u8], number: u8) -> Vec<u8> {
-    [&[PIECE, key.len() as u8], key, &[number]].concat()
-}
-
-fn remove_unfinished_snapshots(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            tracing::warn!(file = %path.display(), "removed a snapshot that sled had not finished");
-            fs::remove_file(&path)?;
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> OpenError {
+        match error {
+            StoreError::Io { place, reason } => OpenError::Io { place, reason },
+            StoreError::Corrupt { place, reason } => OpenError::Corrupt { place, reason },
+            size @ StoreError::Size { .. } => {
+                OpenError::Corrupt { place: "the store".to_owned(), reason: size.to_string() }
+            }
         }
     }
-    Ok(())
-}
-
-/// Syncs what sled creates without a sync, and the directories up to the root.
-fn sync_surroundings(directory: &Path) -> io::Result<()> {
-    File::open(directory.join("conf"))?.sync_all()?;
-    File::open(directory.join("blobs"))?.sync_all()?;
-    for ancestor in fs::canonicalize(directory)?.ancestors() {
-        match File::open(ancestor) {
-            Ok(opened) => opened.sync_all()?,
-            // A directory that we may not read existed before us.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn sync_blobs(blobs: &Path, synced: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-    let mut new = false;
-    for entry in fs::read_dir(blobs)? {
-        let path = entry?.path();
-        if synced.contains(&path) {
-            continue;
-        }
-        match File::open(&path) {
-            Ok(blob) => blob.sync_all()?,
-            // sled collects blobs that nothing refers to any more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        }
-        tracing::warn!(file = %path.display(), "sled made a blob in spite of small values");
-        synced.insert(path);
-        new = true;
-    }
-    if new {
-        File::open(blobs)?.sync_all()?;
-    }
-    Ok(())
-}
-
-fn open_error(place: &str, error: sled::Error) -> OpenError {
-    let place = place.to_owned();
-    match error {
-        sled::Error::Io(error) => OpenError::Io { place, reason: error.to_string() },
-        other => OpenError::Corrupt { place, reason: other.to_string() },
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

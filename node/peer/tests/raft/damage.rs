@@ -4,50 +4,81 @@ use crate::ports::assert_no_blobs;
 use atelier_peer::ports::{Entropy, Store};
 use atelier_peer::real::SystemEntropy;
 use atelier_peer::storage::log::{self, Extent, Hard, LogWriter};
+use atelier_peer::storage::snapshots::Snapshots;
 use atelier_peer::storage::{OpenError, SledStore};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const ENTRIES: u64 = 300;
-const ROUNDS: u32 = 60;
+const SNAPSHOTS: u8 = 3;
+const ROUNDS: &str = "ATELIER_TEST_ROUNDS";
+const ROUNDS_DEFAULT: u32 = 120;
 
 #[tokio::test]
-async fn damage_is_noticed() {
+async fn damage_to_any_file_is_noticed_or_harmless() {
+    let rounds = std::env::var(ROUNDS).ok().map_or(ROUNDS_DEFAULT, |n| n.parse().expect("rounds"));
     let origin = tempfile::tempdir().expect("a temporary directory");
     fill(origin.path()).await;
-    let database = fs::read(origin.path().join("log/db")).expect("read");
+    assert_no_blobs(origin.path());
+    let files = files_of(origin.path());
     let entropy = SystemEntropy::open().expect("a source of entropy");
     let mut counts = std::collections::BTreeMap::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let copy = tempfile::tempdir().expect("a temporary directory");
         copy_all(origin.path(), copy.path());
-        let at = random_below(&entropy, database.len() as u64) as usize;
-        let damaged = if round % 2 == 0 {
-            let mut damaged = database.clone();
-            damaged[at] ^= 1 << (round / 2 % 8);
-            damaged
-        } else {
-            database[..at].to_vec()
-        };
-        fs::write(copy.path().join("log/db"), &damaged).expect("write");
-        let kind = if round % 2 == 0 { "flipped" } else { "cut" };
-        *counts.entry((kind, outcome(copy.path()))).or_insert(0) += 1;
+        // The files in turn: most bytes are those of the two databases, and small files matter as much.
+        let file = copy.path().join(&files[round as usize % files.len()]);
+        let kind = damage(&file, round / files.len() as u32, &entropy);
+        let before = listed(copy.path());
+        let name = file.file_name().expect("a file").to_string_lossy().into_owned();
+        let name = if name.starts_with("snap.") { "snap.*".to_owned() } else { name };
+        *counts.entry((name, kind, outcome(copy.path()))).or_insert(0) += 1;
+        assert!(before.is_subset(&listed(copy.path())), "a file was deleted");
     }
-    println!("{counts:?}");
-    assert_no_blobs(origin.path());
+    for ((file, kind, outcome), count) in counts {
+        println!("{file} {kind}: {outcome} {count}");
+    }
+}
+
+/// Flips a bit, cuts the end off, or overwrites a part with zeros.
+fn damage(file: &Path, turn: u32, entropy: &SystemEntropy) -> &'static str {
+    let mut bytes = fs::read(file).expect("read");
+    let at = random_below(entropy, bytes.len() as u64) as usize;
+    let kind = match turn % 3 {
+        0 => {
+            bytes[at] ^= 1 << random_below(entropy, 8);
+            "flipped"
+        }
+        1 => {
+            bytes.truncate(at);
+            "cut"
+        }
+        _ => {
+            let end = bytes.len().min(at + 4096);
+            bytes[at..end].fill(0);
+            "zeroed"
+        }
+    };
+    fs::write(file, bytes).expect("write");
+    kind
 }
 
 /// Panics where anything that was acknowledged is missing from what is served.
 fn outcome(path: &Path) -> &'static str {
     let store = match SledStore::open(path) {
         Ok(store) => store,
-        Err(OpenError::Corrupt { .. }) => return "refused at open",
+        Err(error @ OpenError::Corrupt { .. }) => {
+            assert!(error.to_string().contains("is corrupted"), "{error}");
+            return "refused at open";
+        }
         Err(error) => panic!("{error}"),
     };
-    let image = match log::load(&store) {
-        Ok(image) => image,
+    let loaded = log::load(&store).and_then(|image| Ok((image, Snapshots::load(&store)?.1)));
+    let (image, snapshot) = match loaded {
+        Ok(loaded) => loaded,
         Err(error) => {
             assert!(error.to_string().contains("corrupted"), "{error}");
             return "refused at load";
@@ -58,7 +89,35 @@ fn outcome(path: &Path) -> &'static str {
         assert_eq!((*index, body), (expected, &entry(expected)));
     }
     assert_eq!(image.hard[&Hard::Vote], (ENTRIES - 1).to_be_bytes()[..], "the vote went back");
+    assert_eq!(snapshot, Some(snapshot_of(SNAPSHOTS)), "the snapshot is another one");
     "served whole"
+}
+
+fn snapshot_of(number: u8) -> Bytes {
+    (0..150_000_u32).map(|i| (i >> 8) as u8 ^ number).collect()
+}
+
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let all = listed(directory).into_iter();
+    let is_file = |path: &PathBuf| fs::metadata(directory.join(path)).expect("stat").len() > 0;
+    all.filter(|path| directory.join(path).is_file()).filter(is_file).collect()
+}
+
+/// Everything below a directory, by its path there. sled replaces its snapshots by itself.
+fn listed(directory: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(at) = waiting.pop() {
+        for entry in fs::read_dir(directory.join(&at)).expect("list") {
+            let entry = entry.expect("list");
+            let path = at.join(entry.file_name());
+            if entry.file_type().expect("type").is_dir() {
+                waiting.push(path.clone());
+            }
+            found.insert(path);
+        }
+    }
+    found
 }
 
 fn entry(index: u64) -> Bytes {
@@ -76,6 +135,13 @@ async fn fill(path: &Path) {
     }
     drop(writer);
     thread.join().expect("the thread ends");
+    let (mut snapshots, _) = Snapshots::load(store.as_ref()).expect("load");
+    for number in 1..=SNAPSHOTS {
+        snapshots.save(store.as_ref(), &snapshot_of(number)).expect("save");
+    }
+    drop(store);
+    // sled makes snapshots of its own when it opens what was there before.
+    drop(SledStore::open(path).expect("open"));
 }
 
 fn copy_all(from: &Path, to: &Path) {

@@ -3,7 +3,7 @@
 use atelier_peer::ports::{Log, ProposeError, Proposed, RaftStatus};
 use atelier_peer::raft::{RaftNode, RaftOptions, StartError};
 use atelier_peer::real::TonicDial;
-use atelier_peer::storage::{OpenError, SledStore};
+use atelier_peer::storage::{OpenError, RewriteBounds, SledStore};
 use atelier_peer::view::View;
 use atelier_state::{Command, JobId, LogIndex, NodeId, Submit};
 use bytes::Bytes;
@@ -184,9 +184,13 @@ pub(crate) async fn start_node(options: RaftOptions, path: &Path) -> Result<Raft
 }
 
 pub(crate) fn open(path: &Path) -> SledStore {
+    open_with(path, RewriteBounds::default())
+}
+
+pub(crate) fn open_with(path: &Path, bounds: RewriteBounds) -> SledStore {
     let started = Instant::now();
     loop {
-        match SledStore::open(path) {
+        match SledStore::open_with(path, bounds) {
             Ok(store) => return store,
             Err(OpenError::Io { reason, .. })
                 if reason.contains("lock") && started.elapsed() < PATIENCE =>

@@ -1,10 +1,13 @@
-//! What was acknowledged outlives a process that is killed at any moment, while it opens its store too.
+//! What was acknowledged outlives a process that is killed at any moment: while it opens its store, and while it
+//! writes a tree anew, too. `make storage` kills many more times than a test run.
 
-use crate::harness::{PATIENCE, open};
+use crate::harness::{PATIENCE, open, open_with};
 use crate::ports::assert_no_blobs;
 use atelier_peer::ports::{Entropy, Store};
 use atelier_peer::real::SystemEntropy;
 use atelier_peer::storage::log::{self, Hard, LogImage, LogWriter};
+use atelier_peer::storage::snapshots::Snapshots;
+use atelier_peer::storage::{RewriteBounds, SledStore};
 use bytes::Bytes;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -13,9 +16,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const ROUNDS: u32 = 30;
+const ROUNDS: &str = "ATELIER_TEST_ROUNDS";
+const ROUNDS_DEFAULT: u32 = 30;
 /// The child runs for a random time below this.
 const ROUND_MS_MAX: u64 = 300;
+/// It starts, and opens its store, within about this.
+const START_MS_MAX: u64 = 60;
+/// Such that the child writes its trees anew many times.
+const BOUNDS: RewriteBounds = RewriteBounds { bytes_min: 1024 * 1024, factor: 1 };
 const ENTRIES_KEPT: u64 = 400;
 const DIRECTORY: &str = "ATELIER_TEST_KILL_DIRECTORY";
 /// Where the child notes what was acknowledged, if not in the directory: a power cut would take that note too.
@@ -26,14 +34,19 @@ const VERIFY: &str = "ATELIER_TEST_KILL_VERIFY";
 fn nothing_acknowledged_is_lost_when_a_process_is_killed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let entropy = SystemEntropy::open().expect("a source of entropy");
-    let (mut entries, mut silent) = (0, 0);
-    for round in 0..ROUNDS {
+    let rounds = std::env::var(ROUNDS).ok().map_or(ROUNDS_DEFAULT, |n| n.parse().expect("rounds"));
+    let (mut entries, mut silent, mut rewriting) = (0, 0, 0);
+    for round in 0..rounds {
         let acked_before = acked(directory.path());
-        let after = Duration::from_millis(random_below(&entropy, ROUND_MS_MAX));
-        // Every other round comes as far as an acknowledgement, the others may end while the store is opened.
-        run_and_kill(directory.path(), after, (round % 2 == 0).then_some(acked_before));
+        // A third comes as far as an acknowledgement, a third ends at any time, a third while the store is opened.
+        let below = if round % 3 == 2 { START_MS_MAX } else { ROUND_MS_MAX };
+        let after = Duration::from_millis(random_below(&entropy, below));
+        run_and_kill(directory.path(), after, (round % 3 == 0).then_some(acked_before));
         let acked = acked(directory.path());
-        let image = log::load(&open(&directory.path().join("store"))).expect("load");
+        rewriting += u32::from(has_two_generations(&directory.path().join("store")));
+        let store = open(&directory.path().join("store"));
+        check_snapshot(&store);
+        let image = log::load(&store).expect("load");
         let last = image.entries.last().map_or(0, |(index, _)| *index);
         assert!(last >= acked, "round {round}: {acked} was acknowledged, {last} is the last");
         check(&image, acked);
@@ -41,8 +54,8 @@ fn nothing_acknowledged_is_lost_when_a_process_is_killed() {
         silent += u32::from(acked == acked_before);
     }
     println!(
-        "{ROUNDS} kills, {entries} entries acknowledged, none lost; \
-         {silent} kills came before the first acknowledgement of their round"
+        "{rounds} kills, {entries} entries acknowledged, none lost; {silent} kills came before the first \
+         acknowledgement of their round, {rewriting} while a tree was written anew"
     );
     assert!(entries > 0, "no round came as far as an acknowledgement");
     assert_no_blobs(&directory.path().join("store"));
@@ -97,6 +110,25 @@ fn check(image: &LogImage, acked: u64) {
     assert!(first <= purged + 1, "{first} is the first, only {purged} were purged");
 }
 
+/// Whether the process was killed between the first byte of a new generation and the last of the old one.
+fn has_two_generations(store: &Path) -> bool {
+    let generations = |tree: &str| {
+        let Ok(entries) = std::fs::read_dir(store.join(tree)) else { return 0 };
+        let is_one = |name: String| name == "db" || name.starts_with("generation-");
+        entries
+            .filter(|e| is_one(e.as_ref().expect("list").file_name().display().to_string()))
+            .count()
+    };
+    generations("log") > 1 || generations("state") > 1
+}
+
+/// A snapshot is one byte, again and again; which one, nobody was told.
+fn check_snapshot(store: &SledStore) {
+    let (_, snapshot) = Snapshots::load(store).expect("a snapshot is there whole or not at all");
+    let Some(snapshot) = snapshot else { return };
+    assert!(snapshot.len() == SNAPSHOT_BYTES && snapshot.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
 fn number(bytes: &Bytes) -> u64 {
     u64::from_be_bytes(bytes[..].try_into().expect("a number"))
 }
@@ -132,17 +164,26 @@ fn child() {
     let directory = Path::new(&directory);
     let mut acked = OpenOptions::new().create(true).append(true).open(acked_file(directory));
     let acked = acked.as_mut().expect("open");
-    let store: Arc<dyn Store> = Arc::new(open(&directory.join("store")));
+    let store: Arc<dyn Store> = Arc::new(open_with(&directory.join("store"), BOUNDS));
     let image = log::load(store.as_ref()).expect("load");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(append_for_ever(store, &image, acked));
 }
 
+const SNAPSHOT_BYTES: usize = 200_000;
+/// Groups of entries between two snapshots.
+const SNAPSHOT_EVERY: u64 = 32;
+
 async fn append_for_ever(store: Arc<dyn Store>, image: &LogImage, acked: &mut File) {
     let mut next = image.entries.last().map_or(0, |(index, _)| *index) + 1;
     let purged = image.hard.get(&Hard::Purged).map(number);
-    let (writer, _thread) = LogWriter::start(store, image.extent(purged)).expect("start");
-    loop {
+    let (writer, _thread) = LogWriter::start(store.clone(), image.extent(purged)).expect("start");
+    let (mut snapshots, _) = Snapshots::load(store.as_ref()).expect("load");
+    for turn in 0.. {
+        if turn % SNAPSHOT_EVERY == 0 {
+            let bytes = Bytes::from(vec![next as u8; SNAPSHOT_BYTES]);
+            snapshots.save(store.as_ref(), &bytes).expect("save");
+        }
         let end = next + 1 + next % 23;
         writer.put(Hard::Vote, end.to_be_bytes().to_vec().into()).await.expect("vote");
         let entries = (next..end).map(|index| (index, entry(index))).collect();

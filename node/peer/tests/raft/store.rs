@@ -1,14 +1,15 @@
 //! The store against a map in memory, and what damage does.
 
-use crate::harness::open;
+use crate::harness::{open, open_with};
 use crate::ports::assert_no_blobs;
 use atelier_peer::ports::{Batch, Store, Tree};
 use atelier_peer::storage::snapshots::Snapshots;
-use atelier_peer::storage::{OpenError, SledStore};
+use atelier_peer::storage::{OpenError, RewriteBounds, SledStore};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -115,6 +116,87 @@ fn snapshots_do_not_fill_the_disk() {
     println!("KiB on the disk after each snapshot of 390 KiB: {sizes:?}");
     assert!(sizes[23] <= 2 * sizes[11], "it grows and grows");
     assert_no_blobs(directory.path());
+}
+
+/// Bounds that a test reaches.
+const SMALL: RewriteBounds = RewriteBounds { bytes_min: 2 * 1024 * 1024, factor: 2 };
+
+/// Fills a tree, removes all but a little, and writes until the tree was written anew.
+fn grown_and_written_anew(directory: &Path) -> SledStore {
+    let store = open_with(directory, SMALL);
+    for index in 0..600_u64 {
+        let mut batch = Batch::new();
+        batch.set(index.to_be_bytes().to_vec(), vec![index as u8; 20_000]);
+        if let Some(old) = index.checked_sub(10) {
+            batch.remove(old.to_be_bytes().to_vec());
+        }
+        store.write(Tree::Log, batch).expect("write");
+    }
+    assert!(directory.join("log/CURRENT").exists(), "it was not written anew");
+    store
+}
+
+fn all(store: &SledStore) -> Vec<(Bytes, Bytes)> {
+    store.scan(Tree::Log, b"", &[0xff; 2], usize::MAX).expect("scan")
+}
+
+#[test]
+fn a_tree_that_has_grown_is_written_anew_and_holds_the_same() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = grown_and_written_anew(directory.path());
+    let pairs = all(&store);
+    assert_eq!(pairs.len(), 10);
+    for ((key, value), index) in pairs.iter().zip(590_u64..) {
+        assert_eq!((&key[..], &value[..]), (&index.to_be_bytes()[..], &[index as u8; 20_000][..]));
+    }
+    let bytes = store.bytes_on_disk(Tree::Log).expect("bytes_on_disk");
+    println!("12,000,000 bytes written, 200,000 live: {bytes} on the disk");
+    assert!(bytes <= 2 * SMALL.bytes_min);
+    assert!(!directory.path().join("log/db").exists(), "the old one takes no space any more");
+    drop(store);
+    assert_eq!(all(&open(directory.path())), pairs);
+}
+
+/// What crashes in the middle of a switch leave, put together by hand.
+#[test]
+fn a_crash_leaves_the_old_generation_or_the_new_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let pairs = all(&grown_and_written_anew(directory.path()));
+    let log = directory.path().join("log");
+    let number = fs::read_to_string(log.join("CURRENT")).expect("read");
+    let next = log.join("generation-77");
+    let old = [log.join("db"), log.join("conf"), log.join("snap.1")];
+
+    // Before the switch: a copy that is not finished. After it: an old one that is not gone.
+    fs::create_dir_all(next.join("blobs")).expect("mkdir");
+    fs::write(next.join("db"), b"half").expect("write");
+    fs::write(log.join("CURRENT.unfinished"), b"gener").expect("write");
+    for path in &old {
+        fs::write(path, b"half gone").expect("write");
+    }
+    let store = open(directory.path());
+    assert_eq!(all(&store), pairs);
+    assert_eq!(fs::read_to_string(log.join("CURRENT")).expect("read"), number);
+    assert!(!next.exists() && old.iter().all(|path| !path.exists()), "leftovers are removed");
+}
+
+#[test]
+fn a_tree_whose_current_generation_is_unknown_is_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    drop(grown_and_written_anew(directory.path()));
+    let current = directory.path().join("log/CURRENT");
+    let whole = fs::read(&current).expect("read");
+    let refused = || {
+        let error = SledStore::open(directory.path()).err().expect("it is damaged");
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("`CURRENT`"), "{error}");
+    };
+    fs::write(&current, &whole[..7]).expect("cut");
+    refused();
+    fs::remove_file(&current).expect("remove");
+    refused();
+    fs::write(&current, whole).expect("write");
+    assert_eq!(all(&open(directory.path())).len(), 10, "nothing was deleted meanwhile");
 }
 
 #[test]
