@@ -40,12 +40,13 @@ use crate::ports::shelf::{Shelf, ShelfError};
 use crate::ports::{Clock, Dial, Entropy, Log, Store};
 use crate::progress::{ProgressBoard, ProgressFollower};
 use crate::proposer::{Proposer, ProposerParts, ProposerSettings};
-use crate::raft::{InitializeClusterError, RaftNode, RaftOptions};
+use crate::raft::{RaftNode, RaftOptions};
 use crate::real::{SystemClock, SystemEntropy, TonicDial};
 use crate::storage::{OpenError, SledStore};
 use crate::supervisor::{Supervisor, SupervisorParts, SupervisorSettings};
 use atelier_state::NodeId;
 use serve::{Servers, Services};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -101,9 +102,6 @@ pub enum StartError {
     /// The node's part in Raft did not start.
     #[error(transparent)]
     Raft(#[from] crate::raft::StartError),
-    /// The cluster was not formed.
-    #[error(transparent)]
-    Initialize(#[from] InitializeClusterError),
     /// What was compiled in cannot be read; this is a bug.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -185,7 +183,8 @@ impl Peer {
         listeners: Listeners,
     ) -> Result<Peer, StartError> {
         let options = raft_options(config);
-        let raft = RaftNode::start(options, outside.store.clone(), outside.dial.clone()).await?;
+        let (store, dial) = (outside.store.clone(), outside.dial.clone());
+        let raft = RaftNode::start(options, store, dial, outside.entropy.as_ref()).await?;
         let (draining, draining_seen) = watch::channel(false);
         let health = Health {
             raft: raft.status(),
@@ -214,7 +213,7 @@ impl Peer {
         if forms_the_cluster(config) {
             let members = config.initial_members().into_iter();
             let members = members.map(|member| (NodeId(member.id), member.address));
-            raft.initialize(members.collect()).await?;
+            loops.push(formation(raft.clone(), members.collect()));
         }
         let pause = Duration::from_millis(config.shutdown.pause_ms);
         let clock = outside.clock;
@@ -480,6 +479,18 @@ fn raft_options(config: &Config) -> RaftOptions {
 
 fn lease(config: &Config) -> Duration {
     Duration::from_millis(config.jobs.lease_ms)
+}
+
+/// Forms the cluster beside everything else: other members, which it asks, may start much later.
+fn formation(raft: RaftNode, members: BTreeMap<NodeId, String>) -> Task {
+    Task::spawn("formation", |stop| async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            formed = raft.initialize(members) => if let Err(error) = formed {
+                tracing::error!(%error, "the cluster was not formed");
+            }
+        }
+    })
 }
 
 /// One of the initial members forms the cluster, the one with the least id; doing it again is no

@@ -29,6 +29,7 @@ fn told(error: ChangeMembersError) -> MembersError {
         ChangeMembersError::LastVoter(_)
         | ChangeMembersError::UnknownNode(_)
         | ChangeMembersError::OtherAddress { .. }
+        | ChangeMembersError::Silent { .. }
         | ChangeMembersError::Busy(_) => MembersError::Refused(error.to_string()),
         ChangeMembersError::Unknown(_) | ChangeMembersError::Stopped(_) => {
             MembersError::Unknown(error.to_string())

@@ -3,7 +3,8 @@
 //! Every change goes through the log; openraft takes the joint step between two sets of voters by itself. A change
 //! that was interrupted is finished by asking for it again.
 
-use super::node::{RaftNode, leader_of};
+use super::disk::{self, DiskReport};
+use super::node::{Inner, RaftNode, leader_of};
 use super::types::TypeConfig;
 use crate::ports::RaftStatus;
 use atelier_state::NodeId;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// The longest wait for a new leader after the old one was asked to go.
 const TRANSFER_MS: u64 = 5_000;
+/// Between two questions to a member that has not answered which disk it has.
+const ASK_AGAIN_MS: u64 = 200;
 
 /// Why a cluster was not initialised.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +24,9 @@ pub enum InitializeClusterError {
     /// This node is not among the members; initialise on one that is.
     #[error("node {0} is not among the members that it should initialise")]
     NotMember(NodeId),
+    /// The cluster was formed before, and this node has forgotten it. The text says what to do.
+    #[error("{0}")]
+    Emptied(String),
     /// This node takes no part any more.
     #[error("the node stopped taking part: {0}")]
     Stopped(String),
@@ -50,6 +56,16 @@ pub enum ChangeMembersError {
         found: String,
         /// Where it was said to listen.
         asked: String,
+    },
+    /// Nobody answers there, so nobody says which disk the member would have.
+    #[error("node {node} at {address} does not answer ({reason}); start it first, with --join")]
+    Silent {
+        /// Who should be added.
+        node: NodeId,
+        /// Where it was said to listen.
+        address: String,
+        /// What was heard instead.
+        reason: String,
     },
     /// Another change is under way, or the leader is too new; try again shortly.
     #[error("the members cannot be changed right now: {0}; try again")]
@@ -93,6 +109,9 @@ const TRANSFER_ENTRIES_BEHIND_MAX: u64 = 1_000;
 impl RaftNode {
     /// Forms a cluster of these voters. Once, on one node; where there is a cluster already, it does nothing.
     ///
+    /// It waits until each of them has answered, so that the membership names the disk of each, and so that a node
+    /// whose disk was emptied does not form a second cluster.
+    ///
     /// # Errors
     /// As the variants of [`InitializeClusterError`] say.
     ///
@@ -106,8 +125,7 @@ impl RaftNode {
         if self.inner.raft.is_initialized().await.map_err(stopped)? {
             return Ok(());
         }
-        let members: BTreeMap<u64, String> =
-            members.into_iter().map(|(node, address)| (node.0, address)).collect();
+        let members = self.with_disks(members).await?;
         match self.inner.raft.initialize(members).await {
             // Another one was quicker.
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -116,6 +134,43 @@ impl RaftNode {
             }
             Err(RaftError::Fatal(fatal)) => Err(stopped(fatal)),
         }
+    }
+
+    /// Asks every member for its disk until all have answered.
+    async fn with_disks(
+        &self,
+        members: BTreeMap<NodeId, String>,
+    ) -> Result<BTreeMap<u64, String>, InitializeClusterError> {
+        let Inner { dial, disk: own, options, .. } = &*self.inner;
+        let mut found = BTreeMap::new();
+        let mut silent = BTreeSet::new();
+        for (node, address) in members {
+            let mut report = Ok(DiskReport { id: Some(own.id), blank: true });
+            if node != options.node {
+                report = disk::ask(dial.as_ref(), &options.cluster, node.0, &address).await;
+            }
+            while let Err(reason) = report {
+                if silent.insert(node) {
+                    let (node, at) = (node.0, &address);
+                    tracing::info!(node, at, reason, "waits for a member to form the cluster");
+                }
+                if let Some(reason) = own.emptied() {
+                    return Err(InitializeClusterError::Emptied(reason.clone()));
+                }
+                tokio::time::sleep(Duration::from_millis(ASK_AGAIN_MS)).await;
+                report = disk::ask(dial.as_ref(), &options.cluster, node.0, &address).await;
+            }
+            match report {
+                Ok(report) if report.blank => {
+                    found.insert(node.0, disk::member(&address, report.id));
+                }
+                _ => {
+                    let reason = own.was_emptied(&format!("node {} holds its log", node.0));
+                    return Err(InitializeClusterError::Emptied(reason));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Adds a node that follows and does not vote. A member is left as it is.
@@ -136,7 +191,14 @@ impl RaftNode {
             }
             return Err(ChangeMembersError::OtherAddress { node, found, asked: address });
         }
-        self.change(ChangeMembers::AddNodes(BTreeMap::from([(node.0, address)]))).await
+        let Inner { dial, options, .. } = &*self.inner;
+        match disk::ask(dial.as_ref(), &options.cluster, node.0, &address).await {
+            Ok(report) => {
+                let member = disk::member(&address, report.id);
+                self.change(ChangeMembers::AddNodes(BTreeMap::from([(node.0, member)]))).await
+            }
+            Err(reason) => Err(ChangeMembersError::Silent { node, address, reason }),
+        }
     }
 
     /// Makes a learner a voter. Wait until it has caught up: until then it holds commits up.

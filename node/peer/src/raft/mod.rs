@@ -17,11 +17,13 @@
 //! - openraft's own encodings reach neither disk nor wire; `codec` says what does, and golden files guard it;
 //! - an entry is acknowledged when it is durable, and applied in the order of the log, once;
 //! - after a failure of the disk the node takes no part any more until it is restarted;
+//! - a node whose disk was emptied or exchanged neither votes nor appends under its old id;
 //! - nothing is fenced by a term: leader ids are openraft's default, and a term may have several leaders.
 
 pub mod codec;
 
 mod apply;
+mod disk;
 #[cfg(test)]
 mod log_model;
 mod log_storage;

@@ -8,8 +8,10 @@
 //! the replies, since openraft shares what the request stream holds with the stream that comes after it.
 
 use super::codec::{self, DecodeError, SnapshotHead, Target};
+use super::disk;
 use super::types::{Snapshot, TypeConfig, Vote};
 use crate::ports::{Dial, Purpose};
+use crate::storage::DiskId;
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_client::RaftClient;
 use futures_util::{Stream, StreamExt, stream};
@@ -56,6 +58,8 @@ pub(super) struct NetworkFactory {
 /// One peer. Votes go over the connection of heartbeats, whatever else this one is for.
 pub(super) struct Network {
     target: Target,
+    // The disk that the membership names; a node with another one refuses.
+    disk: Option<DiskId>,
     heartbeats: bool,
     client: Client,
     election: Client,
@@ -68,9 +72,11 @@ impl NetworkFactory {
         NetworkFactory { cluster, dial, channels: BTreeMap::new() }
     }
 
-    fn network(&mut self, to: u64, address: &str, purpose: Purpose) -> Network {
+    fn network(&mut self, to: u64, member: &str, purpose: Purpose) -> Network {
+        let address = disk::address_of(member);
         Network {
             target: Target { cluster: self.cluster.clone(), to },
+            disk: disk::disk_of(member),
             heartbeats: purpose == Purpose::Election,
             client: self.client(address, purpose),
             election: self.client(address, Purpose::Election),
@@ -115,6 +121,19 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 }
 
 impl Network {
+    fn meant<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        disk::mean(&mut request, self.disk);
+        request
+    }
+
+    /// Puts the deadline on the wire too, so that the peer gives up with us.
+    fn timed<T>(&self, message: T, deadline: Duration) -> Request<T> {
+        let mut request = self.meant(message);
+        request.set_timeout(deadline);
+        request
+    }
+
     async fn heartbeat(
         &self,
         request: &AppendEntriesRequest<TypeConfig>,
@@ -122,7 +141,8 @@ impl Network {
     ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = reachable(&self.client)?;
         let request = codec::append_request_to_proto(&self.target, request);
-        let reply = within(deadline, |deadline| client.heartbeat(timed(request, deadline))).await?;
+        let reply =
+            within(deadline, |deadline| client.heartbeat(self.timed(request, deadline))).await?;
         codec::append_reply_from_proto(reply.into_inner()).map_err(undecodable)
     }
 
@@ -150,7 +170,7 @@ impl Network {
             }
         }));
         let deadline = Duration::from_millis(APPEND_OPEN_MS);
-        let requests = ReceiverStream::new(receiver);
+        let requests = self.meant(ReceiverStream::new(receiver));
         let replies = within(deadline, |_| client.append(requests)).await?.into_inner();
         Ok(Box::pin(Replies { replies, sent, received: 0, _pump: pump }.into_stream()))
     }
@@ -164,7 +184,7 @@ impl Network {
         let mut client = reachable(&self.election)?;
         let request = codec::vote_request_to_proto(&self.target, request);
         let reply = within(option.hard_ttl(), |deadline| async move {
-            let request = timed(request, deadline);
+            let request = self.timed(request, deadline);
             if pre_vote { client.pre_vote(request).await } else { client.vote(request).await }
         });
         codec::vote_reply_from_proto(reply.await?.into_inner()).map_err(undecodable)
@@ -285,6 +305,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let head = codec::snapshot_head_to_proto(&self.target, &head);
         // The stream is lazy and complete before the call, so nothing waits for a reply that comes last.
         let chunks = stream::iter([head]).chain(stream::iter(chunks(snapshot.snapshot)));
+        let chunks = self.meant(chunks);
         let call = within(option.hard_ttl(), |_| client.install_snapshot(chunks));
         let reply = tokio::select! {
             reply = call => reply?.into_inner(),
@@ -301,7 +322,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = reachable(&self.election)?;
         let request = codec::transfer_request_to_proto(&self.target, &request);
-        within(option.hard_ttl(), |deadline| client.transfer_leader(timed(request, deadline)))
+        within(option.hard_ttl(), |deadline| client.transfer_leader(self.timed(request, deadline)))
             .await?;
         Ok(Ok(()))
     }
@@ -316,13 +337,6 @@ fn chunks(bytes: bytes::Bytes) -> impl Iterator<Item = pb::SnapshotChunk> {
         let end = bytes.len().min(at + SNAPSHOT_CHUNK_BYTES);
         pb::SnapshotChunk { data: bytes.slice(at..end), ..pb::SnapshotChunk::default() }
     })
-}
-
-/// Puts the deadline on the wire too, so that the peer gives up with us.
-fn timed<T>(message: T, deadline: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(deadline);
-    request
 }
 
 async fn within<T, F>(
@@ -341,7 +355,10 @@ where
 
 fn status_error(status: &Status) -> RPCError<TypeConfig> {
     match status.code() {
-        Code::Unavailable => Unreachable::new(&AnyError::error(status)).into(),
+        // Who refuses us will do so for a while: a node with another disk, or of another cluster.
+        Code::Unavailable | Code::FailedPrecondition => {
+            Unreachable::new(&AnyError::error(status)).into()
+        }
         _ => NetworkError::new(&AnyError::error(status)).into(),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::apply::StateMachine;
 use super::codec;
+use super::disk::{self, OwnDisk};
 use super::log_storage::{LogBytes, LogStorage};
 use super::network::NetworkFactory;
 use super::options::RaftOptions;
@@ -9,8 +10,8 @@ use super::service::RaftService;
 use super::snapshots::Shelf;
 use super::status::{self, Heard};
 use super::types::{Commands, Raft};
-use crate::ports::{Dial, Log, ProposeError, Proposed, RaftStatus, Store, Tree};
-use crate::storage::{Identity, IdentityError, LoadError, identity};
+use crate::ports::{Dial, Entropy, Log, ProposeError, Proposed, RaftStatus, Store, Tree};
+use crate::storage::{DiskId, Identity, IdentityError, LoadError, identity};
 use crate::view::View;
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_server::RaftServer;
@@ -34,6 +35,8 @@ pub(super) struct Inner {
     pub(super) raft: Raft,
     pub(super) options: RaftOptions,
     pub(super) status: watch::Receiver<RaftStatus>,
+    pub(super) dial: Arc<dyn Dial>,
+    pub(super) disk: OwnDisk,
     heard: Heard,
     view: watch::Receiver<View>,
     // Taken at the end. The log's thread ends when openraft has dropped its handles.
@@ -61,7 +64,7 @@ pub enum StartError {
 impl RaftNode {
     /// Starts a node over a store, on a runtime of its own. A store that was used before is continued.
     ///
-    /// Serve [`RaftNode::service`] at the address, then initialise the cluster on one node or add this one to it.
+    /// `entropy` draws the id of a directory that is new. Serve [`RaftNode::service`] at the address, then initialise the cluster on one node or add this one to it.
     ///
     /// # Errors
     /// As the variants of [`StartError`] say; the store is left as it is.
@@ -72,28 +75,34 @@ impl RaftNode {
         options: RaftOptions,
         store: Arc<dyn Store>,
         dial: Arc<dyn Dial>,
+        entropy: &dyn Entropy,
     ) -> Result<RaftNode, StartError> {
         let config = Arc::new(options.config().map_err(StartError::Options)?);
         let runtime = RuntimeGuard(Some(runtime(&options).map_err(|e| raft_error(&e))?));
         let handle = runtime.handle();
         let identity = Identity { node: options.node, cluster: options.cluster.clone() };
-        let loaded = handle.spawn_blocking(move || load(&store, &identity)).await;
+        let fresh = DiskId::draw(entropy);
+        let loaded = handle.spawn_blocking(move || load(&store, &identity, fresh)).await;
         let loaded = loaded.map_err(|error| raft_error(&error))??;
         let (machine, view) = loaded.machine;
         let (log_bytes, log_thread) = (loaded.log.bytes(), loaded.log_thread);
-        let network = NetworkFactory::new(options.cluster.clone(), dial);
+        let network = NetworkFactory::new(options.cluster.clone(), dial.clone());
         let node = options.node.0;
+        let disk = OwnDisk::new(node, loaded.disk);
         let starting = handle
             .spawn(async move { Raft::new(node, config, network, loaded.log, machine).await });
         let raft = starting.await.map_err(|error| raft_error(&error))?;
         let raft = raft.map_err(|error| raft_error(&error))?;
         let heard = Heard::default();
-        let status = spawn_status(&handle, &raft, &options, (log_bytes, heard.clone()));
+        let watched = (log_bytes, heard.clone(), disk.clone());
+        let status = spawn_status(&handle, &raft, &options, watched);
         tracing::info!(node, cluster = options.cluster, address = options.address, "raft started");
         let inner = Inner {
             raft,
             options,
             status,
+            dial,
+            disk,
             heard,
             view,
             runtime: Mutex::new(runtime.keep()),
@@ -104,9 +113,8 @@ impl RaftNode {
 
     /// Makes the gRPC service that the other peers call.
     pub fn service(&self) -> RaftServer<RaftService> {
-        let Inner { raft, options, heard, .. } = &*self.inner;
-        let (cluster, node) = (options.cluster.clone(), options.node.0);
-        RaftService::server(raft.clone(), cluster, node, heard.clone())
+        let Inner { raft, options, disk, heard, .. } = &*self.inner;
+        RaftService::server(raft.clone(), options.cluster.clone(), disk.clone(), heard.clone())
     }
 
     /// Gives Raft's own runtime, to serve [`RaftNode::service`] where no front door keeps it waiting. What runs there
@@ -203,11 +211,13 @@ fn runtime(options: &RaftOptions) -> std::io::Result<Runtime> {
 struct Loaded {
     log: LogStorage,
     log_thread: JoinHandle<()>,
+    disk: DiskId,
     machine: (StateMachine, watch::Receiver<View>),
 }
 
-fn load(store: &Arc<dyn Store>, identity: &Identity) -> Result<Loaded, StartError> {
+fn load(store: &Arc<dyn Store>, identity: &Identity, fresh: DiskId) -> Result<Loaded, StartError> {
     identity::claim(store.as_ref(), identity)?;
+    let disk = identity::disk(store.as_ref(), fresh)?;
     let (shelf, meta, state) = Shelf::open(store)?;
     let (log, log_thread) = LogStorage::open(store)?;
     if log.purged() > meta.last_log_id {
@@ -217,14 +227,14 @@ fn load(store: &Arc<dyn Store>, identity: &Identity) -> Result<Loaded, StartErro
         return Err(LoadError::Corrupt { place, at, reason }.into());
     }
     let machine = StateMachine::new(shelf, meta, state);
-    Ok(Loaded { log, log_thread, machine })
+    Ok(Loaded { log, log_thread, disk, machine })
 }
 
 fn spawn_status(
     handle: &Handle,
     raft: &Raft,
     options: &RaftOptions,
-    watched: (LogBytes, Heard),
+    watched: (LogBytes, Heard, OwnDisk),
 ) -> watch::Receiver<RaftStatus> {
     let first = RaftStatus { node: options.node, ..RaftStatus::default() };
     let (sender, receiver) = watch::channel(first);
@@ -266,7 +276,8 @@ fn propose_error(
 pub(super) fn leader_of(
     forward: ForwardToLeader<super::types::TypeConfig>,
 ) -> Option<(NodeId, String)> {
-    Some((NodeId(forward.leader_id?), forward.leader_node?))
+    let address = disk::address_of(&forward.leader_node?).to_owned();
+    Some((NodeId(forward.leader_id?), address))
 }
 
 fn raft_error(error: &dyn std::fmt::Display) -> StartError {

@@ -4,6 +4,7 @@
 //! a vote that another node gave in its place could elect two leaders.
 
 use super::codec::{self, DecodeError, SnapshotHead};
+use super::disk::OwnDisk;
 use super::network::MESSAGE_BYTES_MAX;
 use super::status::Heard;
 use super::types::{Raft, Snapshot, TypeConfig};
@@ -12,9 +13,11 @@ use atelier_proto::peer::v1::raft_server::{self, RaftServer};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Bytes of the largest snapshot that is accepted; a larger one is refused. Filled by jobs that are remembered.
@@ -26,7 +29,7 @@ const SNAPSHOT_IDLE_MS: u64 = 30_000;
 pub struct RaftService {
     raft: Raft,
     cluster: String,
-    node: u64,
+    disk: OwnDisk,
     heard: Heard,
 }
 
@@ -34,17 +37,26 @@ impl RaftService {
     pub(super) fn server(
         raft: Raft,
         cluster: String,
-        node: u64,
+        disk: OwnDisk,
         heard: Heard,
     ) -> RaftServer<RaftService> {
-        RaftServer::new(RaftService { raft, cluster, node, heard })
+        RaftServer::new(RaftService { raft, cluster, disk, heard })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     fn check_target(&self, cluster: &str, to: u64) -> Result<(), Status> {
         self.check_cluster(cluster)?;
-        check_node(self.node, to)
+        check_node(self.disk.node, to)
+    }
+
+    fn check_disk(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        self.disk.check(metadata, || self.is_blank())
+    }
+
+    /// Whether this node has never held an entry, be it of a log that a snapshot has taken the place of.
+    fn is_blank(&self) -> bool {
+        self.raft.metrics().borrow_watched().last_log_index.is_none()
     }
 
     fn check_cluster(&self, cluster: &str) -> Result<(), Status> {
@@ -76,6 +88,7 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteReply>, Status> {
+        self.check_disk(request.metadata())?;
         let request = request.into_inner();
         self.check_target(&request.cluster, request.to)?;
         let request = codec::vote_request_from_proto(request).map_err(invalid)?;
@@ -87,6 +100,7 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteReply>, Status> {
+        self.check_disk(request.metadata())?;
         let request = request.into_inner();
         self.check_target(&request.cluster, request.to)?;
         let request = codec::vote_request_from_proto(request).map_err(invalid)?;
@@ -98,9 +112,10 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
+        self.check_disk(request.metadata())?;
         let refusal = Arc::new(Mutex::new(None));
         let requests =
-            accepted(request.into_inner(), (self.cluster.clone(), self.node), refusal.clone());
+            accepted(request.into_inner(), (self.cluster.clone(), self.disk.node), refusal.clone());
         let replies = self.raft.stream_append(requests).map(|reply| match reply {
             Ok(result) => Ok(codec::append_reply_to_proto(&result)),
             Err(fatal) => Err(stopped(fatal)),
@@ -117,6 +132,7 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<pb::AppendRequest>,
     ) -> Result<Response<pb::AppendReply>, Status> {
+        self.check_disk(request.metadata())?;
         let request = request.into_inner();
         self.check_target(&request.cluster, request.to)?;
         let request = codec::append_request_from_proto(request).map_err(invalid)?;
@@ -143,6 +159,7 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
+        self.check_disk(request.metadata())?;
         let mut chunks = request.into_inner();
         let head = next_chunk(&mut chunks).await?;
         let head = head.ok_or_else(|| Status::invalid_argument("a snapshot without a head"))?;
@@ -154,11 +171,25 @@ impl raft_server::Raft for RaftService {
         Ok(Response::new(pb::SnapshotReply { vote: Some(codec::vote_to_proto(&reply.vote)) }))
     }
 
+    async fn disk(
+        &self,
+        request: Request<pb::DiskRequest>,
+    ) -> Result<Response<pb::DiskReply>, Status> {
+        let request = request.into_inner();
+        self.check_target(&request.cluster, request.to)?;
+        let blank = !self.raft.is_initialized().await.map_err(stopped)?;
+        Ok(Response::new(pb::DiskReply {
+            disk: Bytes::copy_from_slice(self.disk.id.as_bytes()),
+            blank,
+        }))
+    }
+
     // It goes to every voter: one takes over, the others stop waiting for the old leader's lease.
     async fn transfer_leader(
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
+        self.check_disk(request.metadata())?;
         let request = request.into_inner();
         self.check_cluster(&request.cluster)?;
         let request = codec::transfer_request_from_proto(request).map_err(invalid)?;

@@ -1,5 +1,6 @@
 //! openraft's metrics as a status, published whenever it changes.
 
+use super::disk::{self, OwnDisk};
 use super::log_storage::LogBytes;
 use super::options::RaftOptions;
 use super::types::{LogId, Raft, TypeConfig};
@@ -40,7 +41,7 @@ pub(super) async fn publish(
     raft: Raft,
     mut metrics: Metrics,
     options: RaftOptions,
-    (log_bytes, heard): (LogBytes, Heard),
+    (log_bytes, heard, disk): (LogBytes, Heard, OwnDisk),
     status: watch::Sender<RaftStatus>,
 ) {
     // What a quorum said grows old without any other change.
@@ -54,6 +55,9 @@ pub(super) async fn publish(
         };
         let current = metrics.borrow_and_update().clone();
         let mut next = status_of(&current, &options, &heard);
+        if let Some(emptied) = disk.emptied() {
+            next.stopped = Some(emptied.clone());
+        }
         if stopped && next.stopped.is_none() {
             next.stopped = Some(SHUT_DOWN.to_owned());
         }
@@ -66,6 +70,11 @@ pub(super) async fn publish(
             modified
         });
         if next.stopped.is_some() {
+            if disk.emptied().is_some()
+                && let Err(error) = raft.shutdown().await
+            {
+                tracing::warn!(%error, "raft did not end in good order");
+            }
             return;
         }
         let snapshot = current.snapshot.map(|id| id.index());
@@ -130,7 +139,10 @@ fn status_of(
         applied: index(metrics.last_applied),
         voters: nodes(&mut membership.voter_ids()),
         learners: nodes(&mut membership.learner_ids()),
-        addresses: membership.nodes().map(|(id, at)| (NodeId(*id), at.clone())).collect(),
+        addresses: membership
+            .nodes()
+            .map(|(id, at)| (NodeId(*id), disk::address_of(at).to_owned()))
+            .collect(),
         matched: replication.map(|(id, matched)| (NodeId(*id), index(*matched))).collect(),
         quorum_acked: leads && acked,
         stopped: metrics.running_state.as_ref().err().map(ToString::to_string),

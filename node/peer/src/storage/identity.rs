@@ -3,14 +3,59 @@
 //! Each tree holds the identity, and is refused under another one: a directory that was copied to another node would
 //! vote twice, and one of another cluster would bring its log along. A tree without an identity beside one with an
 //! identity has lost its contents, for example through truncation, and is refused as well.
+//!
+//! A directory has an id of its own too, drawn when it is made, so that a node with an emptied disk is not taken for
+//! what it was.
 
 use super::LoadError;
 use super::frame;
-use crate::ports::{Batch, Store, StoreError, Tree};
+use crate::ports::{Batch, Entropy, Store, StoreError, Tree};
 use atelier_state::NodeId;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 
 const KEY: &[u8] = b"identity";
+/// Holds the id of the directory, in the log's tree.
+const DISK_KEY: &[u8] = b"disk";
+
+/// The id of one data directory. An emptied one gets another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskId([u8; 16]);
+
+impl DiskId {
+    /// Draws an id.
+    pub fn draw(entropy: &dyn Entropy) -> DiskId {
+        let mut bytes = [0; 16];
+        entropy.fill(&mut bytes);
+        DiskId(bytes)
+    }
+
+    /// Reads an id; none of another length.
+    pub fn from_bytes(bytes: &[u8]) -> Option<DiskId> {
+        bytes.try_into().ok().map(DiskId)
+    }
+
+    /// Gives its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl FromStr for DiskId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<DiskId, ParseIntError> {
+        u128::from_str_radix(text, 16).map(|number| DiskId(number.to_be_bytes()))
+    }
+}
 
 /// A node of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +116,26 @@ pub fn claim(store: &dyn Store, identity: &Identity) -> Result<(), IdentityError
         store.write(tree, batch).map_err(LoadError::Store)?;
     }
     Ok(())
+}
+
+/// Reads the id of a store's directory; one that has none, new or of an earlier version, is given `fresh`. Blocks.
+///
+/// # Errors
+/// When it is damaged, or cannot be written.
+pub fn disk(store: &dyn Store, fresh: DiskId) -> Result<DiskId, LoadError> {
+    let Some(value) = store.read(Tree::Log, DISK_KEY)? else {
+        let mut batch = Batch::new();
+        batch.set(DISK_KEY, frame::seal(DISK_KEY, fresh.as_bytes()));
+        store.write(Tree::Log, batch)?;
+        return Ok(fresh);
+    };
+    let corrupt = |reason: String| LoadError::Corrupt {
+        place: store.place(Tree::Log),
+        at: "disk id".to_owned(),
+        reason,
+    };
+    let body = frame::open(DISK_KEY, &value).map_err(|error| corrupt(error.to_string()))?;
+    DiskId::from_bytes(&body).ok_or_else(|| corrupt("not an id".to_owned()))
 }
 
 fn is_empty(store: &dyn Store, tree: Tree) -> Result<bool, LoadError> {

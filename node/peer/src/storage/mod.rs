@@ -22,7 +22,7 @@ pub mod memory;
 pub mod sled_store;
 pub mod snapshots;
 
-pub use identity::{Identity, IdentityError};
+pub use identity::{DiskId, Identity, IdentityError};
 pub use log::{LogImage, LogWriter};
 pub use memory::MemoryStore;
 pub use sled_store::{OpenError, RewriteBounds, SledStore};

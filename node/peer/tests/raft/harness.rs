@@ -2,7 +2,7 @@
 
 use atelier_peer::ports::{Log, ProposeError, Proposed, RaftStatus};
 use atelier_peer::raft::{RaftNode, RaftOptions, StartError};
-use atelier_peer::real::TonicDial;
+use atelier_peer::real::{SystemEntropy, TonicDial};
 use atelier_peer::storage::{OpenError, RewriteBounds, SledStore};
 use atelier_peer::view::View;
 use atelier_state::{Command, JobId, LogIndex, NodeId, Submit};
@@ -180,7 +180,8 @@ async fn bind(place: SocketAddr) -> TcpListener {
 /// Opens a directory and starts a node; waits for a process's former self to let go of the directory.
 pub(crate) async fn start_node(options: RaftOptions, path: &Path) -> Result<RaftNode, StartError> {
     let store = Arc::new(open(path));
-    RaftNode::start(options, store, Arc::new(TonicDial)).await
+    let entropy = SystemEntropy::open().expect("a source of entropy");
+    RaftNode::start(options, store, Arc::new(TonicDial), &entropy).await
 }
 
 pub(crate) fn open(path: &Path) -> SledStore {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod damage;
+mod emptied;
 mod harness;
 mod kill;
 mod ports;

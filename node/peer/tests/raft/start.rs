@@ -3,7 +3,7 @@
 use crate::harness::{PATIENCE, open, start_node, status_when, submit, submit_with, view_at};
 use atelier_peer::ports::{Batch, Log, ProposeError, Store, Tree};
 use atelier_peer::raft::{RaftNode, RaftOptions, StartError};
-use atelier_peer::real::TonicDial;
+use atelier_peer::real::{SystemEntropy, TonicDial};
 use atelier_peer::storage::{IdentityError, LoadError, MemoryStore, SledStore};
 use atelier_state::{JobId, LogIndex, NodeId};
 use bytes::Bytes;
@@ -214,5 +214,6 @@ async fn a_log_of_many_bytes_brings_a_snapshot_early() {
 
 async fn start_over(options: RaftOptions, store: &MemoryStore) -> RaftNode {
     let store = Arc::new(store.clone());
-    RaftNode::start(options, store, Arc::new(TonicDial)).await.expect("start")
+    let entropy = SystemEntropy::open().expect("a source of entropy");
+    RaftNode::start(options, store, Arc::new(TonicDial), &entropy).await.expect("start")
 }

@@ -1,0 +1,176 @@
+//! Which disk a member has, and that it is still that one.
+//!
+//! A node whose disk was emptied has forgotten whom it promised its vote and which entries it said were durable. If
+//! it took part again under its old id, a majority could agree on something else than before. So each directory has
+//! an id of its own, drawn when it is made, and the membership names it beside the address:
+//!
+//! ```text
+//!   membership: 2 → http://host:7861#disk ──► every request to node 2 says which disk it is meant for
+//!                                               └─► a node with another disk refuses: no vote, no append
+//! ```
+//!
+//! A node that is empty and is asked as a member with another disk was emptied; it takes no part any more and says
+//! so. Members that an earlier version added have no disk in the membership, and are asked without one.
+
+use super::network::MESSAGE_BYTES_MAX;
+use crate::ports::{Dial, Purpose};
+use crate::storage::DiskId;
+use atelier_proto::peer::v1 as pb;
+use atelier_proto::peer::v1::raft_client::RaftClient;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+
+/// Metadata of a request that names the disk it is meant for.
+const METADATA: &str = "atelier-disk";
+/// The longest wait for a node's answer which disk it has.
+const ASK_MS: u64 = 1_000;
+
+/// This node's disk, and whether it turned out to be another one than the cluster knows.
+#[derive(Clone, Debug)]
+pub(super) struct OwnDisk {
+    pub(super) node: u64,
+    pub(super) id: DiskId,
+    emptied: Arc<OnceLock<String>>,
+}
+
+/// What a node says of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DiskReport {
+    /// Its id; none from a version that has none.
+    pub(super) id: Option<DiskId>,
+    /// It has never taken part in anything.
+    pub(super) blank: bool,
+}
+
+impl OwnDisk {
+    pub(super) fn new(node: u64, id: DiskId) -> OwnDisk {
+        OwnDisk { node, id, emptied: Arc::default() }
+    }
+
+    /// Refuses a request that is meant for another disk.
+    pub(super) fn check(
+        &self,
+        request: &MetadataMap,
+        blank: impl FnOnce() -> bool,
+    ) -> Result<(), Status> {
+        let Some(expected) = request.get(METADATA) else { return Ok(()) };
+        let expected = expected.to_str().ok().and_then(|text| text.parse().ok());
+        if expected == Some(self.id) {
+            return Ok(());
+        }
+        if blank() {
+            self.was_emptied("a member asked it for another disk");
+        }
+        let node = self.node;
+        let reason = format!("the request is for another disk than node {node} has here");
+        Err(Status::failed_precondition(reason))
+    }
+
+    /// Notes that this directory is new though the node is not.
+    pub(super) fn was_emptied(&self, seen: &str) -> String {
+        let node = self.node;
+        let reason = format!(
+            "the data directory of node {node} is new, but the cluster knows node {node} with another one ({seen}): \
+             its disk was emptied or exchanged, and with it went what the node had promised; give the old directory \
+             back, or bring the peer back under a new id with `atelier member replace`"
+        );
+        self.emptied.get_or_init(|| reason).clone()
+    }
+
+    /// Says why this node takes no part; none while its disk is the one that it should be, as far as is known.
+    pub(super) fn emptied(&self) -> Option<&String> {
+        self.emptied.get()
+    }
+}
+
+/// What the membership holds of a node.
+pub(super) fn member(address: &str, disk: Option<DiskId>) -> String {
+    match disk {
+        Some(disk) => format!("{address}#{disk}"),
+        None => address.to_owned(),
+    }
+}
+
+/// The address in what the membership holds.
+pub(super) fn address_of(member: &str) -> &str {
+    member.split_once('#').map_or(member, |(address, _)| address)
+}
+
+/// The disk in what the membership holds.
+pub(super) fn disk_of(member: &str) -> Option<DiskId> {
+    member.split_once('#').and_then(|(_, disk)| disk.parse().ok())
+}
+
+/// Says which disk a request is meant for.
+pub(super) fn mean<T>(request: &mut Request<T>, disk: Option<DiskId>) {
+    if let Some(disk) = disk {
+        let text = disk.to_string().parse().expect("hexadecimal digits are metadata");
+        request.metadata_mut().insert(METADATA, text);
+    }
+}
+
+/// Asks a node which disk it has.
+///
+/// # Errors
+/// Says why there is no answer.
+///
+/// # Cancel safety
+/// Changes nothing.
+pub(super) async fn ask(
+    dial: &dyn Dial,
+    cluster: &str,
+    node: u64,
+    address: &str,
+) -> Result<DiskReport, String> {
+    let channel = dial.channel(address, Purpose::Control).map_err(|error| error.to_string())?;
+    let mut client = RaftClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let request = pb::DiskRequest { cluster: cluster.to_owned(), to: node };
+    let answer = tokio::time::timeout(Duration::from_millis(ASK_MS), client.disk(request)).await;
+    match answer {
+        Ok(Ok(reply)) => {
+            let pb::DiskReply { disk, blank } = reply.into_inner();
+            let id = DiskId::from_bytes(&disk);
+            Ok(DiskReport { id, blank })
+        }
+        // A version that has no ids takes part as it always did.
+        Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
+            Ok(DiskReport { id: None, blank: true })
+        }
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err(format!("no answer within {ASK_MS} ms")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_an_address_and_perhaps_a_disk() {
+        let disk = DiskId::from_bytes(&[7; 16]).expect("sixteen bytes");
+        let with = member("http://host:7861", Some(disk));
+        assert_eq!((address_of(&with), disk_of(&with)), ("http://host:7861", Some(disk)));
+        let without = member("http://host:7861", None);
+        assert_eq!((address_of(&without), disk_of(&without)), ("http://host:7861", None));
+    }
+
+    #[test]
+    fn a_request_for_another_disk_is_refused_and_an_empty_node_learns_of_its_loss() {
+        let [own, other] = [1, 2].map(|n| DiskId::from_bytes(&[n; 16]).expect("sixteen bytes"));
+        let disk = OwnDisk::new(3, own);
+        let meant = |id| {
+            let mut request = Request::new(());
+            mean(&mut request, id);
+            request.metadata().clone()
+        };
+        assert!(disk.check(&meant(None), || true).is_ok());
+        assert!(disk.check(&meant(Some(own)), || true).is_ok());
+        assert!(disk.check(&meant(Some(other)), || false).is_err());
+        assert_eq!(disk.emptied(), None, "a node that holds a log is asked by mistake");
+        assert!(disk.check(&meant(Some(other)), || true).is_err());
+        let reason = disk.emptied().expect("it is new and should not be");
+        assert!(reason.contains("node 3") && reason.contains("`atelier member replace`"));
+    }
+}

@@ -1,0 +1,90 @@
+//! A node whose disk was emptied does not take part under its old id: it has forgotten what it promised.
+
+use crate::harness::{Cluster, PATIENCE, calm, status_when, submit};
+use atelier_peer::ports::Log;
+use atelier_peer::raft::InitializeClusterError;
+use atelier_state::NodeId;
+use std::collections::BTreeMap;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_follower_is_found_out_and_the_others_go_on() {
+    let mut cluster = Cluster::three(calm).await;
+    cluster.propose(vec![submit(1)]).await;
+    let follower = cluster.follower().await;
+    cluster.stop(follower).await;
+    std::fs::remove_dir_all(cluster.path(follower)).expect("remove");
+    cluster.start(follower).await;
+
+    let status = status_when(cluster.node(follower), |status| status.stopped.is_some()).await;
+    let reason = status.stopped.expect("it was waited for");
+    println!("{reason}");
+    for part in [&*format!("node {follower}"), "emptied or exchanged", "`atelier member replace`"] {
+        assert!(reason.contains(part), "`{reason}` says `{part}`");
+    }
+    assert_eq!(status.last_log.0, 0, "it took nothing");
+    cluster.stop(follower).await;
+    let last = cluster.propose(vec![submit(2)]).await;
+    cluster.agree(last.log_index).await;
+}
+
+/// The one acknowledged copy beside the emptied node's is on a node that is down: nobody may lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_node_elects_nobody_who_lacks_what_it_had_acknowledged() {
+    let mut cluster = Cluster::three(calm).await;
+    let behind = cluster.follower().await;
+    cluster.stop(behind).await;
+    // Agreed upon by the two others alone.
+    let promised = cluster.propose(vec![submit(1)]).await;
+    let holders: Vec<u64> = cluster.peers.keys().copied().collect();
+    let emptied = holders[0];
+    for id in &holders {
+        cluster.stop(*id).await;
+    }
+    std::fs::remove_dir_all(cluster.path(emptied)).expect("remove");
+    cluster.start(behind).await;
+    cluster.start(emptied).await;
+
+    // The one that lags campaigns, and with its first question the emptied one learns what happened.
+    status_when(cluster.node(emptied), |status| status.stopped.is_some()).await;
+    let status = cluster.node(behind).status().borrow().clone();
+    assert!(status.leader.is_none() && !status.is_leader, "{status:?}");
+    cluster.stop(emptied).await;
+    cluster.start(holders[1]).await;
+    let last = cluster.propose(vec![submit(2)]).await;
+    assert!(last.log_index > promised.log_index);
+    cluster.agree(last.log_index).await;
+    let view = cluster.node(behind).view().borrow().clone();
+    assert!(view.state.job(atelier_state::JobId(1)).is_some(), "what was acknowledged is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_node_does_not_form_a_second_cluster() {
+    let mut cluster = Cluster::three(calm).await;
+    cluster.propose(vec![submit(1)]).await;
+    cluster.stop(1).await;
+    std::fs::remove_dir_all(cluster.path(1)).expect("remove");
+    cluster.start(1).await;
+    let members: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), cluster.address(id))).collect();
+    let formed = tokio::time::timeout(PATIENCE, cluster.node(1).initialize(members)).await;
+    let error = formed.expect("in time").expect_err("there is a cluster");
+    assert!(matches!(error, InitializeClusterError::Emptied(_)), "{error}");
+    assert!(error.to_string().contains("`atelier member replace`"), "{error}");
+    status_when(cluster.node(1), |status| status.stopped.is_some()).await;
+}
+
+/// Members that are asked for their disks may start later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_formed_when_its_last_member_has_come() {
+    let mut cluster = Cluster::new(calm);
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let members: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), cluster.address(id))).collect();
+    cluster.stop(3).await;
+    let first = cluster.node(1).clone();
+    let forming = tokio::spawn(async move { first.initialize(members).await });
+    assert!(cluster.node(2).status().borrow().voters.is_empty());
+    cluster.start(3).await;
+    forming.await.expect("join").expect("formed");
+    status_when(cluster.node(2), |status| status.voters.len() == 3).await;
+}
