@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod engine_link;
+mod fake_engine;
 mod progress;
 mod proposer;
 mod resume;
