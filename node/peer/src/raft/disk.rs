@@ -10,14 +10,16 @@
 //! ```
 //!
 //! A node that is empty and is asked as a member with another disk was emptied; it takes no part any more and says
-//! so. Members that an earlier version added have no disk in the membership, and are asked without one.
+//! so. A learner has no vote to forget, so its disk is asked for when it is promoted. Members that an earlier version
+//! promoted have no disk in the membership, and are asked without one.
 
 use super::network::MESSAGE_BYTES_MAX;
 use crate::ports::{Dial, Purpose};
 use crate::storage::DiskId;
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_client::RaftClient;
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
@@ -82,6 +84,24 @@ impl OwnDisk {
     /// Says why this node takes no part; none while its disk is the one that it should be, as far as is known.
     pub(super) fn emptied(&self) -> Option<&String> {
         self.emptied.get()
+    }
+}
+
+/// Which disk each member has, as far as this node has connected to it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disks(Arc<Mutex<BTreeMap<u64, DiskId>>>);
+
+impl Disks {
+    /// Notes what the membership says of a node.
+    pub(super) fn learn(&self, node: u64, disk: Option<DiskId>) {
+        if let Some(disk) = disk {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node, disk);
+        }
+    }
+
+    /// Says which disk a request to a node is meant for.
+    pub(super) fn of(&self, node: u64) -> Option<DiskId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
     }
 }
 

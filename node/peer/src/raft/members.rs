@@ -57,12 +57,12 @@ pub enum ChangeMembersError {
         /// Where it was said to listen.
         asked: String,
     },
-    /// Nobody answers there, so nobody says which disk the member would have.
-    #[error("node {node} at {address} does not answer ({reason}); start it first, with --join")]
+    /// The node does not answer, so nobody says which disk it would vote with.
+    #[error("node {node} at {address} does not answer ({reason}); start it and let it catch up")]
     Silent {
-        /// Who should be added.
+        /// Who should vote.
         node: NodeId,
-        /// Where it was said to listen.
+        /// Where it should listen.
         address: String,
         /// What was heard instead.
         reason: String,
@@ -191,17 +191,12 @@ impl RaftNode {
             }
             return Err(ChangeMembersError::OtherAddress { node, found, asked: address });
         }
-        let Inner { dial, options, .. } = &*self.inner;
-        match disk::ask(dial.as_ref(), &options.cluster, node.0, &address).await {
-            Ok(report) => {
-                let member = disk::member(&address, report.id);
-                self.change(ChangeMembers::AddNodes(BTreeMap::from([(node.0, member)]))).await
-            }
-            Err(reason) => Err(ChangeMembersError::Silent { node, address, reason }),
-        }
+        // It may not run yet, so it is asked for its disk when it is promoted.
+        self.change(ChangeMembers::AddNodes(BTreeMap::from([(node.0, address)]))).await
     }
 
-    /// Makes a learner a voter. Wait until it has caught up: until then it holds commits up.
+    /// Makes a learner a voter, and the disk that it has now the one that it votes with. Wait until it has caught up:
+    /// until then it holds commits up.
     ///
     /// # Errors
     /// As the variants of [`ChangeMembersError`] say.
@@ -210,10 +205,23 @@ impl RaftNode {
     /// As [`RaftNode::add_learner`].
     pub async fn promote(&self, node: NodeId) -> Result<(), ChangeMembersError> {
         let members = self.members();
-        if !members.addresses.contains_key(&node) && members.is_leader {
+        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([node.0]));
+        let known = members.addresses.get(&node);
+        if known.is_none() && members.is_leader {
             return Err(ChangeMembersError::UnknownNode(node));
         }
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node.0]))).await
+        // Another node than the leader refuses, and names it; a voter is left as it is.
+        let asked = members.is_leader && !members.voters.contains(&node);
+        let Some(address) = known.filter(|_| asked) else { return self.change(voter).await };
+        let Inner { dial, options, disks, .. } = &*self.inner;
+        let report = disk::ask(dial.as_ref(), &options.cluster, node.0, address).await;
+        let report = report.map_err(|reason| {
+            let address = address.clone();
+            ChangeMembersError::Silent { node, address, reason }
+        })?;
+        disks.learn(node.0, report.id);
+        let member = BTreeMap::from([(node.0, disk::member(address, report.id))]);
+        self.change(ChangeMembers::Batch(vec![ChangeMembers::SetNodes(member), voter])).await
     }
 
     /// Removes a member for good, be it voter or learner. Its id must not be used again.

@@ -8,10 +8,9 @@
 //! the replies, since openraft shares what the request stream holds with the stream that comes after it.
 
 use super::codec::{self, DecodeError, SnapshotHead, Target};
-use super::disk;
+use super::disk::{self, Disks};
 use super::types::{Snapshot, TypeConfig, Vote};
 use crate::ports::{Dial, Purpose};
-use crate::storage::DiskId;
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_client::RaftClient;
 use futures_util::{Stream, StreamExt, stream};
@@ -52,14 +51,15 @@ const CHANNELS_MAX: usize = 256;
 pub(super) struct NetworkFactory {
     cluster: String,
     dial: Arc<dyn Dial>,
+    disks: Disks,
     channels: BTreeMap<(String, Purpose), Channel>,
 }
 
 /// One peer. Votes go over the connection of heartbeats, whatever else this one is for.
 pub(super) struct Network {
     target: Target,
-    // The disk that the membership names; a node with another one refuses.
-    disk: Option<DiskId>,
+    // A node with another disk than this one refuses. It may be promoted, and so learned, after this was made.
+    disks: Disks,
     heartbeats: bool,
     client: Client,
     election: Client,
@@ -68,15 +68,16 @@ pub(super) struct Network {
 type Client = Result<RaftClient<Channel>, String>;
 
 impl NetworkFactory {
-    pub(super) fn new(cluster: String, dial: Arc<dyn Dial>) -> NetworkFactory {
-        NetworkFactory { cluster, dial, channels: BTreeMap::new() }
+    pub(super) fn new(cluster: String, dial: Arc<dyn Dial>, disks: Disks) -> NetworkFactory {
+        NetworkFactory { cluster, dial, disks, channels: BTreeMap::new() }
     }
 
     fn network(&mut self, to: u64, member: &str, purpose: Purpose) -> Network {
         let address = disk::address_of(member);
+        self.disks.learn(to, disk::disk_of(member));
         Network {
             target: Target { cluster: self.cluster.clone(), to },
-            disk: disk::disk_of(member),
+            disks: self.disks.clone(),
             heartbeats: purpose == Purpose::Election,
             client: self.client(address, purpose),
             election: self.client(address, Purpose::Election),
@@ -123,7 +124,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 impl Network {
     fn meant<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        disk::mean(&mut request, self.disk);
+        disk::mean(&mut request, self.disks.of(self.target.to));
         request
     }
 

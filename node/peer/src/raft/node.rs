@@ -2,7 +2,7 @@
 
 use super::apply::StateMachine;
 use super::codec;
-use super::disk::{self, OwnDisk};
+use super::disk::{self, Disks, OwnDisk};
 use super::log_storage::{LogBytes, LogStorage};
 use super::network::NetworkFactory;
 use super::options::RaftOptions;
@@ -37,6 +37,7 @@ pub(super) struct Inner {
     pub(super) status: watch::Receiver<RaftStatus>,
     pub(super) dial: Arc<dyn Dial>,
     pub(super) disk: OwnDisk,
+    pub(super) disks: Disks,
     heard: Heard,
     view: watch::Receiver<View>,
     // Taken at the end. The log's thread ends when openraft has dropped its handles.
@@ -86,7 +87,8 @@ impl RaftNode {
         let loaded = loaded.map_err(|error| raft_error(&error))??;
         let (machine, view) = loaded.machine;
         let (log_bytes, log_thread) = (loaded.log.bytes(), loaded.log_thread);
-        let network = NetworkFactory::new(options.cluster.clone(), dial.clone());
+        let disks = Disks::default();
+        let network = NetworkFactory::new(options.cluster.clone(), dial.clone(), disks.clone());
         let node = options.node.0;
         let disk = OwnDisk::new(node, loaded.disk);
         let starting = handle
@@ -103,6 +105,7 @@ impl RaftNode {
             status,
             dial,
             disk,
+            disks,
             heard,
             view,
             runtime: Mutex::new(runtime.keep()),

@@ -1,6 +1,6 @@
 //! A node whose disk was emptied does not take part under its old id: it has forgotten what it promised.
 
-use crate::harness::{Cluster, PATIENCE, calm, status_when, submit};
+use crate::harness::{Cluster, PATIENCE, calm, status_when, submit, view_at};
 use atelier_peer::ports::Log;
 use atelier_peer::raft::InitializeClusterError;
 use atelier_state::NodeId;
@@ -70,6 +70,25 @@ async fn an_emptied_node_does_not_form_a_second_cluster() {
     assert!(matches!(error, InitializeClusterError::Emptied(_)), "{error}");
     assert!(error.to_string().contains("`atelier member replace`"), "{error}");
     status_when(cluster.node(1), |status| status.stopped.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_added_is_found_out_too() {
+    let mut cluster = Cluster::three(calm).await;
+    let leader = cluster.leader().await;
+    cluster.start(4).await;
+    let address = cluster.address(4);
+    cluster.node(leader).add_learner(NodeId(4), address).await.expect("add");
+    let last = cluster.propose(vec![submit(1)]).await;
+    view_at(cluster.node(4), last.log_index).await;
+    cluster.node(leader).promote(NodeId(4)).await.expect("promote");
+    status_when(cluster.node(4), |status| status.voters.len() == 4).await;
+    cluster.stop(4).await;
+    std::fs::remove_dir_all(cluster.path(4)).expect("remove");
+    cluster.start(4).await;
+    let status = status_when(cluster.node(4), |status| status.stopped.is_some()).await;
+    assert!(status.stopped.is_some_and(|reason| reason.contains("emptied")));
+    cluster.propose(vec![submit(2)]).await;
 }
 
 /// Members that are asked for their disks may start later.
