@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Read,
     /// Changes something at most once, however often it is repeated.
     Submit(JobId),
+    /// The same, for what is no single job; the words say what.
+    Repeatable(&'static str),
     /// Changes something each time; the words say what.
     Change(&'static str),
 }
@@ -238,7 +240,9 @@ impl Budget {
         let tried = std::mem::take(&mut self.tried);
         match (self.kind, self.maybe_done, last.class) {
             (Kind::Submit(job), true, _) => Error::UnknownOutcome { job, tried },
-            (Kind::Change(change), true, _) => Error::UnknownChange { change, tried },
+            (Kind::Repeatable(change) | Kind::Change(change), true, _) => {
+                Error::UnknownChange { change, tried }
+            }
             (_, _, Class::Later { retry_after }) => {
                 Error::Full { message: last.message, retry_after }
             }

@@ -3,6 +3,9 @@
 //! Checks what it reads: an answer that breaks the contract is [`Error::Malformed`], not a
 //! default value.
 
+mod queue;
+mod settings;
+
 use std::time::Duration;
 
 use atelier_proto::client::v1 as wire;
@@ -12,6 +15,9 @@ use crate::types::{
     Accepted, Artifact, Event, Job, JobId, JobPage, Member, Phase, Progress, Role, Stage, Status,
     Submission, TextToImage,
 };
+
+pub(crate) use queue::{batch_outcomes, purged, queue_stats};
+pub(crate) use settings::{author_to_wire, change_to_wire, history, settings, trail};
 
 fn malformed(what: String) -> Error {
     Error::Malformed { what }
@@ -42,8 +48,8 @@ pub(crate) fn submit_request(submission: &Submission) -> wire::SubmitRequest {
         idempotency_key: submission.idempotency_key.clone(),
         priority: submission.priority.map_or(0, |priority| u32::from(priority) + 1),
         traceparent: submission.traceparent.clone(),
-        deadline_s: 0,
-        max_runtime_s: 0,
+        deadline_s: submission.deadline_s.unwrap_or(0),
+        max_runtime_s: submission.max_runtime_s.unwrap_or(0),
         parameters: Some(wire::submit_request::Parameters::TextToImage(text_to_image)),
     }
 }
@@ -95,6 +101,7 @@ pub(crate) fn job(job: wire::Job) -> Result<Job, Error> {
         seed: text.seed,
         images: text.images,
     });
+    let retry_of = Some(job.retry_of).filter(|text| !text.is_empty());
     Ok(Job {
         job: job_id(&job.job_id)?,
         phase: phase(job.phase)?,
@@ -110,6 +117,11 @@ pub(crate) fn job(job: wire::Job) -> Result<Job, Error> {
         position: some(job.position),
         error: job.error,
         artifacts: job.artifacts.into_iter().map(artifact).collect::<Result<_, _>>()?,
+        failed_attempts: job.failed_attempts.into_iter().map(queue::failed_attempt).collect(),
+        retry_at_ms: some(job.retry_at_ms),
+        deadline_ms: some(job.deadline_ms),
+        max_runtime_s: (job.max_runtime_s > 0).then_some(job.max_runtime_s),
+        retry_of: retry_of.map(|text| job_id(&text)).transpose()?,
         parameters,
     })
 }

@@ -39,6 +39,8 @@ mod generate;
 mod members;
 mod options;
 mod pool;
+mod queue;
+mod settings;
 mod survey;
 mod types;
 mod watch;
@@ -47,9 +49,12 @@ pub use client::Client;
 pub use error::{ArtifactError, ConnectError, Error, GenerateError, Tried};
 pub use generate::{Generated, Image};
 pub use options::{Entropy, Options};
+pub use queue::BATCH_JOBS_MAX;
 pub use survey::{Answer, Survey};
 pub use types::{
-    Accepted, Artifact, Event, Job, JobId, JobPage, Member, NodeId, ParseJobIdError, Phase,
-    Progress, Role, Stage, Status, Submission, TextToImage,
+    Accepted, Artifact, Author, BatchOutcome, BatchRefusal, Event, FailedAttempt, Job, JobId,
+    JobPage, Member, NodeId, ParseJobIdError, Phase, PriorityStats, Progress, Purged, QueueStats,
+    RefusalKind, Role, Setting, SettingChange, SettingValue, Settings, SettingsVersion, Stage,
+    Status, Submission, TenantStats, TextToImage, TrailRecord,
 };
 pub use watch::Watch;

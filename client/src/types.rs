@@ -3,11 +3,22 @@
 //! These types are a promise apart from the wire: a field may come to the protocol without
 //! changing them. `convert` alone knows both.
 
+mod queue;
+mod settings;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ulid::Ulid;
+
+pub use queue::{
+    BatchOutcome, BatchRefusal, FailedAttempt, PriorityStats, Purged, QueueStats, RefusalKind,
+    TenantStats,
+};
+pub use settings::{
+    Author, Setting, SettingChange, SettingValue, Settings, SettingsVersion, TrailRecord,
+};
 
 /// Names one peer of the cluster; never 0.
 pub type NodeId = u64;
@@ -84,6 +95,11 @@ pub struct Submission {
     pub priority: Option<u8>,
     /// W3C trace context that the job continues; empty for none.
     pub traceparent: String,
+    /// Seconds from acceptance after which the job is failed, whatever it is doing; `None` for
+    /// the cluster's setting.
+    pub deadline_s: Option<u32>,
+    /// Seconds that one attempt may take; `None` for the cluster's setting.
+    pub max_runtime_s: Option<u32>,
     /// What to draw.
     pub parameters: TextToImage,
 }
@@ -97,6 +113,8 @@ impl Submission {
             idempotency_key: String::new(),
             priority: None,
             traceparent: String::new(),
+            deadline_s: None,
+            max_runtime_s: None,
             parameters,
         }
     }
@@ -198,6 +216,16 @@ pub struct Job {
     pub error: String,
     /// Its results, image by image.
     pub artifacts: Vec<Artifact>,
+    /// Every failed attempt, oldest first.
+    pub failed_attempts: Vec<FailedAttempt>,
+    /// It waits for this moment after a failed attempt, milliseconds since 1970.
+    pub retry_at_ms: Option<u64>,
+    /// It is failed when it has not ended by then, milliseconds since 1970.
+    pub deadline_ms: Option<u64>,
+    /// Seconds that one attempt may take.
+    pub max_runtime_s: Option<u32>,
+    /// The failed job that this one repeats.
+    pub retry_of: Option<JobId>,
     /// What is drawn; `None` for a kind that this client does not know.
     pub parameters: Option<TextToImage>,
 }

@@ -156,7 +156,9 @@ impl Watch {
             wait = wait.min(deadline.saturating_duration_since(Instant::now()));
         }
         let mut rpc = Client::rpc(&self.endpoint);
-        let request = wire::WatchRequest { job_id: self.job.to_string(), after_index: 0 };
+        // Whoever is asked next waits until it has come as far as what was told already.
+        let after_index = self.seen.last.as_ref().map_or(0, |seen| seen.log_index);
+        let request = wire::WatchRequest { job_id: self.job.to_string(), after_index };
         match timeout(wait, rpc.watch(request)).await {
             Ok(Ok(reply)) => {
                 self.stream = Some(reply.into_inner());
@@ -275,6 +277,11 @@ mod tests {
             position: None,
             error: String::new(),
             artifacts: Vec::new(),
+            failed_attempts: Vec::new(),
+            retry_at_ms: None,
+            deadline_ms: None,
+            max_runtime_s: None,
+            retry_of: None,
             parameters: None,
         };
         let progress = step.map(|step| Progress {

@@ -1,5 +1,8 @@
 //! The arguments: one definition serves parsing, help and the golden files of the tests.
 
+mod operate;
+mod submit;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +13,14 @@ use super::bench::BenchArgs;
 use super::member;
 use super::output::Format;
 
+pub(super) use operate::{
+    Assignment, ChangeArgs, ConfigArgs, ConfigCommand, QueueArgs, QueueCommand,
+};
+pub(super) use submit::{JobOptions, PurgeArgs, RetryArgs, SubmitArgs};
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 conflict or precondition, 5 unavailable or no
-quorum, 6 timeout, 7 partial (some peers did not answer), 130 interrupted.
+quorum, 6 timeout, 7 partial (some peers did not answer, some jobs were refused), 130 interrupted.
 Results go to standard output, everything else to standard error. Tables are tab-separated when
 standard output is no terminal. NO_COLOR is honoured.";
 
@@ -35,6 +43,8 @@ impl Args {
         let alias = match &self.command {
             Command::Job(args) => args.output.output,
             Command::Member(args) => args.output.output,
+            Command::Queue(args) => args.output.output,
+            Command::Config(args) => args.output.output,
             Command::Status(args) => args.output,
             Command::Bench(args) => args.output.output,
             Command::Generate(_) | Command::Demo(_) => None,
@@ -95,8 +105,12 @@ pub(super) struct OutputArgs {
 pub(super) enum Command {
     /// Draw a picture from a prompt, and wait for it
     Generate(GenerateArgs),
-    /// Look at jobs, watch, fetch and cancel them
+    /// Submit jobs, look at them, watch, fetch, cancel, retry and purge them
     Job(JobArgs),
+    /// Look at the queue, pause and resume it, bound it
+    Queue(QueueArgs),
+    /// Look at the settings of the cluster, change them, take changes back
+    Config(ConfigArgs),
     /// Ask every peer of the cluster how it is
     Status(OutputArgs),
     /// List, add, promote and remove members of the cluster
@@ -115,38 +129,8 @@ pub(super) struct GenerateArgs {
     /// - is standard output [default: the job's id with .png]
     #[arg(short = 'o', long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
-    /// Pixels, a multiple of 16 [default: the model's]
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    pub(super) width: u32,
-    /// Pixels, a multiple of 16 [default: the model's]
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    pub(super) height: u32,
-    /// Denoise steps [default: the model's]
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    pub(super) steps: u32,
-    /// The same seed draws the same picture; image i has this plus i [default: a new one]
-    #[arg(long)]
-    pub(super) seed: Option<u64>,
-    /// How many images
-    #[arg(
-        long,
-        default_value_t = 1,
-        value_name = "N",
-        value_parser = value_parser!(u32).range(1..)
-    )]
-    pub(super) images: u32,
-    /// 0 to 9, higher goes first [default: the cluster's]
-    #[arg(long, value_parser = value_parser!(u8).range(0..=9))]
-    pub(super) priority: Option<u8>,
-    /// Whose job it is
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(super) tenant: String,
-    /// Your own name for this job: the first job under a key answers for all
-    #[arg(long, default_value = "", value_name = "KEY", hide_default_value = true)]
-    pub(super) idempotency_key: String,
-    /// Submit under this id, to repeat a submission whose outcome is unknown [default: a new one]
-    #[arg(long, value_name = "ID")]
-    pub(super) job_id: Option<JobId>,
+    #[command(flatten)]
+    pub(super) wanted: JobOptions,
     /// Do not wait: print the job's id as soon as the cluster holds it
     #[arg(long = "async", conflicts_with = "output")]
     pub(super) no_wait: bool,
@@ -162,6 +146,8 @@ pub(super) struct JobArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JobCommand {
+    /// Submit a job, or one for each line of a file, and print the ids
+    Submit(SubmitArgs),
     /// List jobs, newest first
     List {
         /// Only jobs in these phases, separated by commas
@@ -194,6 +180,10 @@ pub(super) enum JobCommand {
         /// Its id
         id: JobId,
     },
+    /// Submit failed jobs again as new ones, and print the new ids
+    Retry(RetryArgs),
+    /// Forget jobs that are over; asks to type how many, or wants --yes where there is no terminal
+    Purge(PurgeArgs),
 }
 
 /// A phase as an argument.

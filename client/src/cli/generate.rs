@@ -7,7 +7,7 @@ use atelier_client::{Client, Entropy, Generated, Job, Submission, TextToImage};
 use tokio::time::Instant;
 
 use super::Context;
-use super::args::GenerateArgs;
+use super::args::{GenerateArgs, JobOptions};
 use super::failure::{Exit, Failure};
 use super::files;
 use super::json::{Body, Document, JobView};
@@ -20,13 +20,14 @@ const STDOUT: &str = "-";
 
 pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, Failure> {
     let client = context.patient_client()?;
-    let submission = submission(&args);
+    let submission = submission(&args.prompt, &args.wanted);
     context.say_on_interrupt(format!("submit it again with --job-id {}", submission.job));
     if args.no_wait {
         return submit(context, &client, &submission).await;
     }
-    if args.output.as_deref() == Some(Path::new(STDOUT)) && args.images > 1 {
-        let what = format!("{} images do not fit into standard output; use -o FILE", args.images);
+    if args.output.as_deref() == Some(Path::new(STDOUT)) && args.wanted.images > 1 {
+        let images = args.wanted.images;
+        let what = format!("{images} images do not fit into standard output; use -o FILE");
         return Err(Failure::new(Exit::Usage, what));
     }
     if let Some(output) = &args.output {
@@ -130,7 +131,7 @@ pub(super) fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-async fn submit(
+pub(super) async fn submit(
     context: &Context,
     client: &Client,
     submission: &Submission,
@@ -153,22 +154,25 @@ fn goes_on(job: &str) -> String {
     format!("the job goes on: atelier job fetch {job}; stop it with: atelier job cancel {job}")
 }
 
-fn submission(args: &GenerateArgs) -> Submission {
+/// The job that flags ask for.
+pub(super) fn submission(prompt: &str, wanted: &JobOptions) -> Submission {
     // A seed that people can read out to each other.
-    let seed = args.seed.unwrap_or_else(|| Entropy::os().draw() >> 32);
+    let seed = wanted.seed.unwrap_or_else(|| Entropy::os().draw() >> 32);
     let mut submission = Submission::new(TextToImage {
-        prompt: args.prompt.clone(),
-        width: args.width,
-        height: args.height,
-        steps: args.steps,
+        prompt: prompt.to_owned(),
+        width: wanted.width,
+        height: wanted.height,
+        steps: wanted.steps,
         seed,
-        images: args.images,
+        images: wanted.images,
     });
-    if let Some(job) = args.job_id {
+    if let Some(job) = wanted.job_id {
         submission.job = job;
     }
-    submission.tenant.clone_from(&args.tenant);
-    submission.idempotency_key.clone_from(&args.idempotency_key);
-    submission.priority = args.priority;
+    submission.tenant.clone_from(&wanted.tenant);
+    submission.idempotency_key.clone_from(&wanted.idempotency_key);
+    submission.priority = wanted.priority;
+    submission.deadline_s = wanted.deadline;
+    submission.max_runtime_s = wanted.max_runtime;
     submission
 }

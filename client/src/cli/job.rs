@@ -1,4 +1,4 @@
-//! `atelier job`: list, show, watch, fetch, cancel.
+//! `atelier job`: list, show, watch, fetch, cancel; the rest is in `submit` and `letters`.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,16 @@ use super::generate::{check_output, deliver};
 use super::json::{Body, Document, JobView};
 use super::output::{Output, dash, note, short};
 use super::progress::Progress;
-use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE};
+use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, letters, submit};
 
 /// A prompt in a list is cut to this.
 const PROMPT_CHARS_MAX: usize = 48;
 
 pub(super) async fn run(context: &Context, command: JobCommand) -> Result<Exit, Failure> {
     match command {
+        JobCommand::Submit(args) => submit::run(context, args).await,
+        JobCommand::Retry(args) => letters::retry(context, args).await,
+        JobCommand::Purge(args) => letters::purge(context, args).await,
         JobCommand::List { phase, limit } => list(context, phase, limit).await,
         JobCommand::Show { id } => {
             let job = context.client(PATIENCE_ASK)?.job(id).await?;
@@ -81,6 +84,16 @@ fn show(context: &Context, job: &Job) -> Result<Exit, Failure> {
         ("failed attempts", job.attempts.to_string()),
         ("error", dash((!job.error.is_empty()).then_some(&job.error))),
     ];
+    let moment = |ms: u64| context.output.moment(ms);
+    rows.extend(job.retry_at_ms.map(|ms| ("tried again", moment(ms))));
+    rows.extend(job.deadline_ms.map(|ms| ("deadline", moment(ms))));
+    rows.extend(job.max_runtime_s.map(|s| ("longest attempt", format!("{s} s"))));
+    rows.extend(job.retry_of.map(|job| ("retry of", job.to_string())));
+    for attempt in &job.failed_attempts {
+        let when = attempt.failed_ms.map(moment);
+        let text = format!("peer {}, {}: {}", dash(attempt.node), dash(when), attempt.error);
+        rows.push(("failed attempt", text));
+    }
     if let Some(parameters) = &job.parameters {
         let or_model = |value: u32| dash((value > 0).then_some(value));
         rows.push(("prompt", parameters.prompt.clone()));

@@ -3,14 +3,20 @@
 //! Every document has `version` and `kind`. Within a version fields are only added. Times are
 //! RFC 3339 in UTC, ids of jobs are strings, what is not known is null.
 
+mod operate;
+
 use std::collections::BTreeMap;
 
-use atelier_client::{Artifact, Event, Job, Member, Status, TextToImage};
+use atelier_client::{Artifact, Event, FailedAttempt, Job, Member, Status, TextToImage};
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::output::{dash, rfc3339};
 use super::quorum::{Change, Voters};
+
+pub(super) use operate::{
+    AuthorView, QueueView, SettingDifference, SettingView, TrailView, VersionView,
+};
 
 /// Rises when a field is taken away or changes its meaning.
 const VERSION: u32 = 1;
@@ -25,16 +31,77 @@ pub(super) struct Document {
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Body {
-    Job { job: JobView },
-    Jobs { jobs: Vec<JobView>, total: u64 },
-    Event { job: JobView, log_index: u64, progress: Option<ProgressView> },
-    Submitted { job: String, duplicate: bool, log_index: u64, seed: u64 },
-    Generated { job: JobView, duplicate: bool, files: Vec<String>, seconds: Seconds },
+    Job {
+        job: JobView,
+    },
+    Jobs {
+        jobs: Vec<JobView>,
+        total: u64,
+    },
+    Event {
+        job: JobView,
+        log_index: u64,
+        progress: Option<ProgressView>,
+    },
+    Submitted {
+        job: String,
+        duplicate: bool,
+        log_index: u64,
+        seed: u64,
+    },
+    Refused {
+        line: u64,
+        job: String,
+        refusal: &'static str,
+        message: String,
+    },
+    Retried {
+        job: String,
+        retry_of: String,
+        duplicate: bool,
+        log_index: u64,
+    },
+    Purged {
+        jobs: u64,
+        dry_run: bool,
+    },
+    Generated {
+        job: JobView,
+        duplicate: bool,
+        files: Vec<String>,
+        seconds: Seconds,
+    },
     Status(StatusView),
-    Members { members: Vec<MemberView> },
+    Members {
+        members: Vec<MemberView>,
+    },
     MemberChange(ChangeView),
     Bench(BenchView),
-    Error { error: ErrorView },
+    Queue(QueueView),
+    Settings {
+        settings_version: u64,
+        settings: Vec<SettingView>,
+    },
+    SettingsChange {
+        settings_version: u64,
+        dry_run: bool,
+        changes: Vec<SettingDifference>,
+    },
+    SettingsDiff {
+        settings_version: u64,
+        from: Option<u64>,
+        to: Option<u64>,
+        changes: Vec<SettingDifference>,
+    },
+    SettingsHistory {
+        versions: Vec<VersionView>,
+    },
+    Trail {
+        records: Vec<TrailView>,
+    },
+    Error {
+        error: ErrorView,
+    },
 }
 
 /// How long each stage took, as the client saw it.
@@ -81,6 +148,11 @@ pub(super) struct JobView {
     position: Option<u64>,
     error: Option<String>,
     artifacts: Vec<ArtifactView>,
+    failed_attempts: Vec<AttemptView>,
+    retry_at: Option<String>,
+    deadline: Option<String>,
+    max_runtime_s: Option<u32>,
+    retry_of: Option<String>,
     parameters: Option<ParametersView>,
 }
 
@@ -89,6 +161,14 @@ struct ArtifactView {
     digest: String,
     bytes: u64,
     media_type: String,
+}
+
+#[derive(Debug, Serialize)]
+struct AttemptView {
+    node: Option<u64>,
+    token: Option<u64>,
+    error: String,
+    failed: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -269,6 +349,11 @@ impl From<&Job> for JobView {
             position: job.position,
             error: filled(&job.error),
             artifacts: job.artifacts.iter().map(ArtifactView::from).collect(),
+            failed_attempts: job.failed_attempts.iter().map(AttemptView::from).collect(),
+            retry_at: job.retry_at_ms.map(rfc3339),
+            deadline: job.deadline_ms.map(rfc3339),
+            max_runtime_s: job.max_runtime_s,
+            retry_of: job.retry_of.map(|job| job.to_string()),
             parameters: job.parameters.as_ref().map(ParametersView::from),
         }
     }
@@ -278,6 +363,17 @@ impl From<&Artifact> for ArtifactView {
     fn from(artifact: &Artifact) -> Self {
         let Artifact { digest, bytes, media_type } = artifact.clone();
         Self { digest, bytes, media_type }
+    }
+}
+
+impl From<&FailedAttempt> for AttemptView {
+    fn from(attempt: &FailedAttempt) -> Self {
+        Self {
+            node: attempt.node,
+            token: (attempt.token > 0).then_some(attempt.token),
+            error: attempt.error.clone(),
+            failed: attempt.failed_ms.map(rfc3339),
+        }
     }
 }
 

@@ -2,17 +2,22 @@
 
 mod args;
 mod bench;
+mod change;
+mod config;
 mod demo;
 mod failure;
 mod files;
 mod generate;
 mod job;
 mod json;
+mod letters;
 mod member;
 mod output;
 mod progress;
+mod queue;
 mod quorum;
 mod status;
+mod submit;
 mod timeline;
 
 use std::process::ExitCode;
@@ -113,6 +118,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
         match command {
             Command::Generate(args) => generate::run(context, args).await,
             Command::Job(args) => job::run(context, args.command).await,
+            Command::Queue(args) => queue::run(context, args.command).await,
+            Command::Config(args) => config::run(context, args.command).await,
             Command::Status(_) => status::run(context).await,
             Command::Member(args) => member::run(context, args.command).await,
             Command::Bench(args) => bench::run(context, args).await,

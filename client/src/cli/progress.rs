@@ -134,6 +134,11 @@ mod tests {
             position: (position > 0).then_some(position),
             error: String::new(),
             artifacts: Vec::new(),
+            failed_attempts: Vec::new(),
+            retry_at_ms: None,
+            deadline_ms: None,
+            max_runtime_s: None,
+            retry_of: None,
             parameters: None,
         };
         let progress = at.map(|(stage, step)| At {

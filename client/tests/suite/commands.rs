@@ -14,7 +14,7 @@ use tonic::Code;
 
 use super::support::{Act, Peer, cluster, lock, nobody, picture, unavailable};
 
-const JOB: &str = "01K9ZJ4Q4Y8V0N5T2M7R3X6B1C";
+pub(crate) const JOB: &str = "01K9ZJ4Q4Y8V0N5T2M7R3X6B1C";
 const OTHER_JOB: &str = "01K9ZJ4Q4Y8V0N5T2M7R3X6B1D";
 
 /// The command with nothing of the caller's environment that would change it.
@@ -27,11 +27,11 @@ pub(crate) fn atelier(args: &[&str]) -> Command {
     command
 }
 
-fn run(peer: &Peer, args: &[&str]) -> Output {
+pub(crate) fn run(peer: &Peer, args: &[&str]) -> Output {
     atelier(args).env("ATELIER_ENDPOINTS", &peer.address).output().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
@@ -39,17 +39,17 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or(-1)
 }
 
-fn submit(peer: &Peer, id: &str) {
+pub(crate) fn submit(peer: &Peer, id: &str) {
     let output = run(peer, &["generate", "a cat", "--seed", "7", "--job-id", id, "--async"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
 
 /// Compares with a golden file.
-fn golden(name: &str, actual: &str) {
+pub(crate) fn golden(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, actual).unwrap();
@@ -59,7 +59,7 @@ fn golden(name: &str, actual: &str) {
 }
 
 /// Ports and times change from run to run; nothing else does.
-fn stable(text: &str, peers: &[Peer]) -> String {
+pub(crate) fn stable(text: &str, peers: &[Peer]) -> String {
     let mut text = text.to_owned();
     for (at, peer) in peers.iter().enumerate() {
         text = text.replace(&peer.address, &format!("http://peer-{}", at + 1));
@@ -79,7 +79,7 @@ fn stable(text: &str, peers: &[Peer]) -> String {
 
 #[test]
 fn help_is_as_recorded() {
-    let nouns: [&[&str]; 14] = [
+    let nouns: [&[&str]; 27] = [
         &[],
         &["generate"],
         &["job"],
@@ -88,6 +88,18 @@ fn help_is_as_recorded() {
         &["job", "watch"],
         &["job", "fetch"],
         &["job", "cancel"],
+        &["job", "submit"],
+        &["job", "retry"],
+        &["job", "purge"],
+        &["queue"],
+        &["queue", "pause"],
+        &["queue", "limits"],
+        &["config"],
+        &["config", "get"],
+        &["config", "set"],
+        &["config", "diff"],
+        &["config", "undo"],
+        &["config", "trail"],
         &["status"],
         &["member"],
         &["member", "add"],

@@ -6,4 +6,5 @@
 mod commands;
 mod demo;
 mod library;
+mod operate;
 mod support;

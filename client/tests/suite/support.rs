@@ -3,6 +3,8 @@
 //! Peers of one [`World`] share jobs and artifacts, as a cluster does. A peer runs on a runtime of
 //! its own, so that killing it closes its connections at once.
 
+mod operate;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -47,6 +49,7 @@ pub(crate) struct World {
     pub(crate) jobs: BTreeMap<String, wire::Job>,
     pub(crate) artifacts: BTreeMap<String, Vec<u8>>,
     pub(crate) members: Vec<wire::Member>,
+    pub(crate) settings: operate::Settings,
     /// The phase in which each job ends.
     pub(crate) end: Option<wire::Phase>,
 }
@@ -90,10 +93,7 @@ pub(crate) fn member(node: u64, address: &str) -> wire::Member {
         engine: "flex cpu".into(),
         model: "toy".into(),
         matched_index: 9,
-        witness: false,
-        draining: false,
-        labels: Default::default(),
-        features: 2,
+        ..Default::default()
     }
 }
 
@@ -303,8 +303,8 @@ impl Atelier for Service {
     ) -> Result<Response<wire::Job>, Status> {
         let id = request.into_inner().job_id;
         self.enter("get_job", &id).await?;
-        let (job, end) = self.find(&id)?;
-        Ok(Response::new(finished(&job, end)))
+        let job = lock(&self.world).job(&id);
+        job.map(Response::new).ok_or_else(|| Status::not_found(format!("no job {id}")))
     }
 
     async fn list_jobs(
@@ -366,9 +366,7 @@ impl Atelier for Service {
             version: "0.1.0".into(),
             state_digest: "ab".repeat(32),
             members: lock(&self.world).members.clone(),
-            features: 2,
-            settings_version: 0,
-            paused: false,
+            ..Default::default()
         }))
     }
 
@@ -412,114 +410,136 @@ impl Atelier for Service {
 
     async fn submit_batch(
         &self,
-        _request: Request<wire::SubmitBatchRequest>,
+        request: Request<wire::SubmitBatchRequest>,
     ) -> Result<Response<wire::SubmitBatchReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let jobs = request.into_inner().jobs;
+        let act = self.enter("submit_batch", &jobs.len().to_string()).await?;
+        let outcomes = jobs.into_iter().map(|job| {
+            let Some(wire::submit_request::Parameters::TextToImage(text)) = &job.parameters else {
+                return operate::outcome(Err("expected parameters, got nothing"));
+            };
+            match text.prompt.is_empty() {
+                true => operate::outcome(Err("expected a prompt, got nothing")),
+                false => operate::outcome(Ok(self.accept(job))),
+            }
+        });
+        let reply = wire::SubmitBatchReply { outcomes: outcomes.collect() };
+        Self::hang_if(act).await;
+        Ok(Response::new(reply))
     }
 
     async fn retry_job(
         &self,
-        _request: Request<wire::RetryJobRequest>,
+        request: Request<wire::RetryJobRequest>,
     ) -> Result<Response<wire::SubmitReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let id = request.into_inner().job_id;
+        self.enter("retry_job", &id).await?;
+        Ok(Response::new(lock(&self.world).retry(&id)?))
     }
 
     async fn purge_jobs(
         &self,
-        _request: Request<wire::PurgeJobsRequest>,
+        request: Request<wire::PurgeJobsRequest>,
     ) -> Result<Response<wire::PurgeJobsReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let request = request.into_inner();
+        self.enter("purge_jobs", &request.limit.to_string()).await?;
+        Ok(Response::new(lock(&self.world).purge(&request)))
     }
 
     async fn queue_stats(
         &self,
-        _request: Request<wire::QueueStatsRequest>,
+        _: Request<wire::QueueStatsRequest>,
     ) -> Result<Response<wire::QueueStatsReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.enter("queue_stats", "").await?;
+        Ok(Response::new(lock(&self.world).queue_stats()))
     }
 
     async fn get_settings(
         &self,
-        _request: Request<wire::GetSettingsRequest>,
+        _: Request<wire::GetSettingsRequest>,
     ) -> Result<Response<wire::SettingsReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.enter("get_settings", "").await?;
+        Ok(Response::new(lock(&self.world).settings.get()))
     }
 
     async fn set_settings(
         &self,
-        _request: Request<wire::SetSettingsRequest>,
+        request: Request<wire::SetSettingsRequest>,
     ) -> Result<Response<wire::SettingsReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.enter("set_settings", "").await?;
+        Ok(Response::new(lock(&self.world).settings.set(request.into_inner())?))
     }
 
     async fn settings_history(
         &self,
-        _request: Request<wire::SettingsHistoryRequest>,
+        _: Request<wire::SettingsHistoryRequest>,
     ) -> Result<Response<wire::SettingsHistoryReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
-    }
-
-    async fn demote_member(
-        &self,
-        _request: Request<wire::DemoteMemberRequest>,
-    ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("not served by this version"))
-    }
-
-    async fn replace_member(
-        &self,
-        _request: Request<wire::ReplaceMemberRequest>,
-    ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("not served by this version"))
-    }
-
-    async fn set_member(
-        &self,
-        _request: Request<wire::SetMemberRequest>,
-    ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("not served by this version"))
-    }
-
-    async fn transfer_leader(
-        &self,
-        _request: Request<wire::TransferLeaderRequest>,
-    ) -> Result<Response<wire::TransferLeaderReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
-    }
-
-    async fn take_snapshot(
-        &self,
-        _request: Request<wire::TakeSnapshotRequest>,
-    ) -> Result<Response<wire::TakeSnapshotReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
-    }
-
-    async fn place_mark(
-        &self,
-        _request: Request<wire::PlaceMarkRequest>,
-    ) -> Result<Response<wire::PlaceMarkReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
-    }
-
-    async fn digest_at(
-        &self,
-        _request: Request<wire::DigestAtRequest>,
-    ) -> Result<Response<wire::DigestAtReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.enter("settings_history", "").await?;
+        Ok(Response::new(lock(&self.world).settings.history()))
     }
 
     async fn trail(
         &self,
-        _request: Request<wire::TrailRequest>,
+        _: Request<wire::TrailRequest>,
     ) -> Result<Response<wire::TrailReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.enter("trail", "").await?;
+        Ok(Response::new(lock(&self.world).settings.trail()))
+    }
+
+    async fn demote_member(
+        &self,
+        _: Request<wire::DemoteMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("this peer has no script for it"))
+    }
+
+    async fn replace_member(
+        &self,
+        _: Request<wire::ReplaceMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("this peer has no script for it"))
+    }
+
+    async fn set_member(
+        &self,
+        _: Request<wire::SetMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        Err(Status::unimplemented("this peer has no script for it"))
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderReply>, Status> {
+        Err(Status::unimplemented("this peer has no script for it"))
+    }
+
+    async fn take_snapshot(
+        &self,
+        _: Request<wire::TakeSnapshotRequest>,
+    ) -> Result<Response<wire::TakeSnapshotReply>, Status> {
+        Err(Status::unimplemented("this peer has no script for it"))
+    }
+
+    async fn place_mark(
+        &self,
+        _: Request<wire::PlaceMarkRequest>,
+    ) -> Result<Response<wire::PlaceMarkReply>, Status> {
+        Err(Status::unimplemented("this peer has no script for it"))
+    }
+
+    async fn digest_at(
+        &self,
+        _: Request<wire::DigestAtRequest>,
+    ) -> Result<Response<wire::DigestAtReply>, Status> {
+        Err(Status::unimplemented("this peer has no script for it"))
     }
 
     async fn examine(
         &self,
-        _request: Request<wire::ExamineRequest>,
+        _: Request<wire::ExamineRequest>,
     ) -> Result<Response<wire::ExamineReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        Err(Status::unimplemented("this peer has no script for it"))
     }
 }
 

@@ -1,0 +1,99 @@
+//! `atelier job retry` and `job purge`: what becomes of jobs that are over.
+
+use atelier_client::{Author, Client, JobId, Phase};
+
+use super::args::{PurgeArgs, RetryArgs};
+use super::change::{confirm, who};
+use super::failure::{Exit, Failure};
+use super::json::{Body, Document};
+use super::output::note;
+use super::{Context, PATIENCE_CHANGE};
+
+/// The most that one list answers.
+const LIST_MAX: u32 = 1_000;
+/// Jobs that one call forgets.
+const PURGE_JOBS_MAX: usize = 1_000;
+
+pub(super) async fn retry(context: &Context, args: RetryArgs) -> Result<Exit, Failure> {
+    let client = context.client(PATIENCE_CHANGE)?;
+    let ids = match args.all {
+        true => failed(&client).await?,
+        false => args.ids,
+    };
+    for (done, id) in ids.iter().enumerate() {
+        let accepted = client.retry(*id).await.map_err(|error| {
+            let failure = Failure::from(error);
+            match done {
+                0 => failure,
+                _ => failure.hint(format!("{done} of {} were retried before", ids.len())),
+            }
+        })?;
+        let job = accepted.job.to_string();
+        if context.output.is_json() {
+            let (duplicate, log_index) = (accepted.duplicate, accepted.log_index);
+            let body = Body::Retried { job, retry_of: id.to_string(), duplicate, log_index };
+            context.output.document_line(&Document::from(body))?;
+        } else {
+            context.output.line(&job)?;
+        }
+    }
+    if ids.is_empty() {
+        note("no job has failed");
+    }
+    Ok(Exit::Ok)
+}
+
+async fn failed(client: &Client) -> Result<Vec<JobId>, Failure> {
+    let page = client.jobs(&[Phase::Failed], LIST_MAX).await?;
+    if page.total > page.jobs.len() as u64 {
+        note(&format!("the newest {} of {} failed jobs", page.jobs.len(), page.total));
+    }
+    Ok(page.jobs.iter().map(|job| job.job).collect())
+}
+
+pub(super) async fn purge(context: &Context, args: PurgeArgs) -> Result<Exit, Failure> {
+    let client = context.client(PATIENCE_CHANGE)?;
+    let phases: Vec<Phase> = args.phase.iter().copied().map(Phase::from).collect();
+    if let Some(phase) = phases.iter().find(|phase| !phase.is_terminal()) {
+        let what = format!("{phase} jobs are not over, and cannot be forgotten");
+        return Err(Failure::new(Exit::Usage, what).hint("cancel them first"));
+    }
+    let wanted = match phases.is_empty() {
+        true => args.ids.len() as u64,
+        false => client.jobs(&phases, 1).await?.total,
+    };
+    if args.dry_run {
+        note("dry run: nothing was changed");
+        return report(context, wanted, true);
+    }
+    if wanted > 0 && !args.yes {
+        let lost = "their pictures and errors are gone with them";
+        note(&format!("this forgets {wanted} jobs for good; {lost}"));
+        confirm(&wanted.to_string(), "to forget them", "nothing was forgotten").await?;
+    }
+    let author = Author { who: who(), why: args.reason, at_ms: 0 };
+    let mut purged = 0;
+    for ids in args.ids.chunks(PURGE_JOBS_MAX) {
+        purged += u64::from(client.purge(ids, &author).await?.purged);
+    }
+    // No more than was counted and confirmed: jobs end meanwhile.
+    while !phases.is_empty() && purged < wanted {
+        let limit = u32::try_from(wanted - purged).unwrap_or(u32::MAX).min(PURGE_JOBS_MAX as u32);
+        let slice = client.purge_phases(&phases, limit, &author).await?;
+        purged += u64::from(slice.purged);
+        if slice.purged == 0 {
+            break;
+        }
+    }
+    report(context, purged, false)
+}
+
+fn report(context: &Context, jobs: u64, dry_run: bool) -> Result<Exit, Failure> {
+    if context.output.is_json() {
+        context.output.document(&Document::from(Body::Purged { jobs, dry_run }))?;
+    } else {
+        let verb = if dry_run { "would be" } else { "are" };
+        context.output.line(&format!("{jobs} jobs {verb} forgotten"))?;
+    }
+    Ok(Exit::Ok)
+}

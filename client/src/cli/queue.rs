@@ -1,0 +1,109 @@
+//! `atelier queue`: how full it is, who fills it, whether it runs, how far it may fill.
+
+use atelier_client::{Client, QueueStats};
+
+use super::args::{Assignment, ChangeArgs, QueueCommand};
+use super::change::{carry_out, cells};
+use super::failure::{Exit, Failure};
+use super::json::{Body, Document, QueueView, SettingView};
+use super::output::dash;
+use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE};
+
+const PAUSED: &str = "queue.paused";
+const QUEUE_PREFIX: &str = "queue.";
+
+pub(super) async fn run(context: &Context, command: QueueCommand) -> Result<Exit, Failure> {
+    match command {
+        QueueCommand::Stats => stats(context).await,
+        QueueCommand::Pause(change) => set(context, &[(PAUSED, "true".to_owned())], &change).await,
+        QueueCommand::Resume(change) => {
+            set(context, &[(PAUSED, "false".to_owned())], &change).await
+        }
+        QueueCommand::Limits { jobs_max, tenant_jobs_max, weight, change } => {
+            let mut wanted = Vec::new();
+            wanted.extend(jobs_max.map(|n| ("queue.jobs_max".to_owned(), n)));
+            wanted.extend(tenant_jobs_max.map(|n| ("queue.tenant_jobs_max".to_owned(), n)));
+            let weights = weight.into_iter();
+            wanted.extend(weights.map(|(tenant, n)| (format!("queue.weight.{tenant}"), n)));
+            if wanted.is_empty() {
+                return limits(context, &context.client(PATIENCE_ASK)?).await;
+            }
+            let wanted: Vec<_> =
+                wanted.iter().map(|(key, n)| (key.as_str(), n.to_string())).collect();
+            set(context, &wanted, &change).await
+        }
+    }
+}
+
+async fn set(
+    context: &Context,
+    wanted: &[(&str, String)],
+    change: &ChangeArgs,
+) -> Result<Exit, Failure> {
+    let assignment =
+        |(key, value): &(&str, String)| Assignment { key: (*key).to_owned(), value: value.clone() };
+    let assignments: Vec<_> = wanted.iter().map(assignment).collect();
+    carry_out(context, &context.client(PATIENCE_CHANGE)?, &assignments, change).await
+}
+
+async fn limits(context: &Context, client: &Client) -> Result<Exit, Failure> {
+    let settings = client.settings().await?;
+    let bounds = settings.settings.iter().filter(|setting| setting.key.starts_with(QUEUE_PREFIX));
+    if context.output.is_json() {
+        let (settings_version, settings) =
+            (settings.version, bounds.map(SettingView::from).collect());
+        context.output.document(&Document::from(Body::Settings { settings_version, settings }))?;
+        return Ok(Exit::Ok);
+    }
+    let rows: Vec<_> = bounds.map(cells).collect();
+    context.output.table(&["key", "value", "default", "range", "about"], &rows)?;
+    Ok(Exit::Ok)
+}
+
+async fn stats(context: &Context) -> Result<Exit, Failure> {
+    let stats = context.client(PATIENCE_ASK)?.queue_stats().await?;
+    if context.output.is_json() {
+        context.output.document(&Document::from(Body::Queue(QueueView::from(&stats))))?;
+        return Ok(Exit::Ok);
+    }
+    totals(context, &stats)?;
+    let rows = stats.priorities.iter().map(|priority| {
+        let oldest = priority.oldest_ms.map(|ms| context.output.moment(ms));
+        vec![priority.priority.to_string(), priority.queued.to_string(), dash(oldest)]
+    });
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        context.output.line("")?;
+        context.output.table(&["priority", "queued", "oldest"], &rows)?;
+    }
+    let rows: Vec<_> = stats
+        .tenants
+        .iter()
+        .map(|of| {
+            let numbers = [of.queued, of.leased, of.weight].map(|number| number.to_string());
+            [vec![of.tenant.clone()], numbers.to_vec()].concat()
+        })
+        .collect();
+    if !rows.is_empty() {
+        context.output.line("")?;
+        context.output.table(&["tenant", "queued", "leased", "weight"], &rows)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn totals(context: &Context, stats: &QueueStats) -> Result<(), Failure> {
+    let rows = [
+        ("queued", stats.queued.to_string()),
+        ("of these delayed", stats.delayed.to_string()),
+        ("leased", stats.leased.to_string()),
+        ("succeeded", stats.succeeded.to_string()),
+        ("failed", stats.failed.to_string()),
+        ("cancelled", stats.cancelled.to_string()),
+        ("forgotten", stats.forgotten.to_string()),
+        ("paused", if stats.paused { "yes" } else { "no" }.to_owned()),
+        ("bound of queued", stats.jobs_max.to_string()),
+        ("bound of a tenant", dash(stats.tenant_jobs_max)),
+    ];
+    let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    context.output.table(&["field", "value"], &rows)
+}

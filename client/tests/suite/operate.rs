@@ -1,0 +1,201 @@
+//! The commands that submit many jobs, deal with those that are over, and operate the queue.
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use atelier_proto::client::v1 as wire;
+
+use super::commands::{JOB, atelier, code, golden, run, stable, stderr, stdout, submit};
+use super::support::{Act, Peer, cluster, lock};
+
+fn fed(peer: &Peer, args: &[&str], input: &str) -> Output {
+    let mut command = atelier(args);
+    command.env("ATELIER_ENDPOINTS", &peer.address).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Runs with a fixed user, since the author of a change is recorded.
+fn run_as(peer: &Peer, args: &[&str]) -> Output {
+    let mut command = atelier(args);
+    command.env("ATELIER_ENDPOINTS", &peer.address).env("USER", "ada").output().unwrap()
+}
+
+fn ok(output: &Output) -> String {
+    assert_eq!(code(output), 0, "{}", stderr(output));
+    stdout(output)
+}
+
+#[test]
+fn json_of_the_queue_is_as_recorded() {
+    let (world, peers) = cluster(1);
+    submit(&peers[0], JOB);
+    lock(&world).end = Some(wire::Phase::Failed);
+    let calls: [(&str, &[&str]); 12] = [
+        ("job-failed", &["job", "show", JOB]),
+        ("job-retried", &["job", "retry", JOB]),
+        ("job-purge-dry-run", &["job", "purge", "--phase", "failed", "--dry-run"]),
+        ("job-purged", &["job", "purge", JOB, "--yes"]),
+        ("queue-stats", &["queue", "stats"]),
+        ("queue-paused", &["queue", "pause", "--reason", "maintenance"]),
+        ("config-set", &["config", "set", "jobs.attempts_max=5", "queue.paused=default"]),
+        ("config-diff", &["config", "diff"]),
+        ("config-diff-versions", &["config", "diff", "0", "1"]),
+        ("config-history", &["config", "history"]),
+        ("config-get", &["config", "get", "jobs.attempts_max"]),
+        ("config-trail", &["config", "trail"]),
+    ];
+    for (name, args) in calls {
+        let output = run_as(&peers[0], &[args, &["-o", "json"]].concat());
+        golden(&format!("{name}.json"), &stable(&ok(&output), &peers));
+    }
+}
+
+#[test]
+fn tables_of_the_queue_are_as_recorded() {
+    let (world, peers) = cluster(1);
+    submit(&peers[0], JOB);
+    lock(&world).end = Some(wire::Phase::Failed);
+    let calls: [&[&str]; 6] = [
+        &["job", "show", JOB],
+        &["queue", "stats"],
+        &["queue", "limits"],
+        &["config", "set", "queue.jobs_max=500", "--reason", "a small disk"],
+        &["config", "history"],
+        &["config", "diff"],
+    ];
+    let text: String = calls.iter().map(|args| ok(&run_as(&peers[0], args)) + "\n").collect();
+    golden("operate.txt", &text);
+}
+
+#[test]
+fn a_file_of_lines_is_submitted_in_batches() {
+    let (world, peers) = cluster(1);
+    let lines: String =
+        (0..2_500).map(|seed| format!("{{\"prompt\": \"a cat\", \"seed\": {seed}}}\n")).collect();
+    let output = fed(&peers[0], &["job", "submit", "--file", "-", "--tenant", "studio"], &lines);
+    let ids = ok(&output);
+    assert_eq!(ids.lines().count(), 2_500);
+    assert!(stderr(&output).contains("2500 jobs accepted"), "{}", stderr(&output));
+    let batches: u64 =
+        peers[0].calls("submit_batch").iter().map(|n| n.parse::<u64>().unwrap()).sum();
+    assert_eq!(batches, 2_500);
+    let world = lock(&world);
+    let first = &world.jobs[ids.lines().next().unwrap()];
+    assert_eq!(first.tenant, "studio");
+    let Some(wire::job::Parameters::TextToImage(asked)) = &first.parameters else { panic!() };
+    assert_eq!(asked.seed, 0);
+}
+
+#[test]
+fn a_line_that_is_refused_leaves_the_others() {
+    let (_world, peers) = cluster(1);
+    let lines = "{\"prompt\": \"a cat\"}\n{\"prompt\": \"\"}\n\n{\"prompt\": \"a dog\"}\n";
+    let output = fed(&peers[0], &["job", "submit", "--file", "-"], lines);
+    assert_eq!(code(&output), 7, "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 2);
+    assert!(stderr(&output).contains("line 2: expected a prompt"), "{}", stderr(&output));
+    let output = fed(&peers[0], &["job", "submit", "--file", "-"], "{\"prompt\": \"\"}\n");
+    assert_eq!(code(&output), 2, "nothing was accepted: {}", stderr(&output));
+}
+
+#[test]
+fn a_line_that_cannot_be_read_says_which_and_where_to_go_on() {
+    let (_world, peers) = cluster(1);
+    let lines = "{\"prompt\": \"a cat\"}\n{\"prompt\": \"a cat\", \"sede\": 7}\n";
+    let output = fed(&peers[0], &["job", "submit", "--file", "-"], lines);
+    let text = stderr(&output);
+    assert_eq!(code(&output), 2, "{text}");
+    assert!(text.contains("line 2: unknown field `sede`"), "{text}");
+    assert!(text.contains("lines up to 1 are done, go on with: tail -n +2"), "{text}");
+    assert_eq!(peers[0].calls("submit_batch"), ["1"]);
+    let output = run(&peers[0], &["job", "submit", "--file", "/absent"]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+}
+
+#[test]
+fn a_job_is_submitted_from_flags() {
+    let (world, peers) = cluster(1);
+    let args = ["job", "submit", "a cat", "--deadline", "2m", "--job-id", JOB];
+    assert_eq!(ok(&run(&peers[0], &args)).trim(), JOB);
+    assert!(lock(&world).jobs.contains_key(JOB));
+    for wrong in [&["job", "submit"] as &[&str], &["job", "submit", "a", "--file", "b"]] {
+        assert_eq!(code(&run(&peers[0], wrong)), 2);
+    }
+}
+
+#[test]
+fn a_purge_wants_to_be_meant() {
+    let (world, peers) = cluster(1);
+    submit(&peers[0], JOB);
+    let output = run(&peers[0], &["job", "purge", "--phase", "failed"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("--yes"), "{}", stderr(&output));
+    assert!(lock(&world).jobs.contains_key(JOB));
+    let output = run(&peers[0], &["job", "purge", "--phase", "failed", "--yes"]);
+    assert_eq!(ok(&output), "1 jobs are forgotten\n");
+    let output = run(&peers[0], &["job", "purge", "--phase", "queued", "--yes"]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+}
+
+#[test]
+fn settings_are_typed_and_compared_before_they_are_set() {
+    let (_world, peers) = cluster(1);
+    let set = |args: &[&str]| run_as(&peers[0], &[&["config", "set"], args].concat());
+    for (args, says) in [
+        (["jobs.attempts=5"], "did you mean jobs.attempts_max?"),
+        (["jobs.attempts_max=eleven"], "expected a whole number from 0 to 10 attempts"),
+        (["jobs.attempts_max=11"], "expected a whole number from 0 to 10 attempts"),
+        (["queue.paused=1"], "expected true or false"),
+        (["queue.paused"], "expected KEY=VALUE"),
+    ] {
+        let output = set(&args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{args:?}: {}", stderr(&output));
+    }
+    ok(&set(&["jobs.attempts_max=5", "--dry-run"]));
+    assert!(peers[0].calls("set_settings").is_empty());
+    ok(&set(&["jobs.attempts_max=5", "--expect-version", "0"]));
+    let output = set(&["jobs.attempts_max=6", "--expect-version", "0"]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    // Somebody is faster between reading and writing.
+    let conflict = "the settings have version 9 by now";
+    peers[0].script("set_settings", Act::Refuse(tonic::Code::FailedPrecondition, conflict, vec![]));
+    let output = set(&["jobs.attempts_max=6"]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert_eq!(ok(&run(&peers[0], &["config", "get", "jobs.attempts_max"])), "5\n");
+}
+
+#[test]
+fn an_undo_takes_the_last_change_back_and_can_be_undone() {
+    let (_world, peers) = cluster(1);
+    let output = run(&peers[0], &["config", "undo"]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    ok(&run_as(&peers[0], &["config", "set", "jobs.attempts_max=5"]));
+    let value = || ok(&run(&peers[0], &["config", "get", "jobs.attempts_max"]));
+    assert_eq!(value(), "5\n");
+    ok(&run_as(&peers[0], &["config", "undo"]));
+    assert_eq!(value(), "3\n");
+    ok(&run_as(&peers[0], &["config", "undo"]));
+    assert_eq!(value(), "5\n");
+    let history = ok(&run(&peers[0], &["config", "history"]));
+    assert!(history.contains("takes version 2 back"), "{history}");
+}
+
+#[test]
+fn the_queue_is_paused_resumed_and_bounded() {
+    let (_world, peers) = cluster(1);
+    let stats = || ok(&run(&peers[0], &["queue", "stats"]));
+    assert!(stats().contains("paused\tno"), "{}", stats());
+    ok(&run_as(&peers[0], &["queue", "pause", "--reason", "maintenance"]));
+    assert!(stats().contains("paused\tyes"), "{}", stats());
+    ok(&run_as(&peers[0], &["queue", "resume"]));
+    assert!(stats().contains("paused\tno"), "{}", stats());
+    let limits = ["queue", "limits", "--jobs-max", "500", "--weight", "studio=10"];
+    let output = run_as(&peers[0], &limits);
+    assert_eq!(
+        ok(&output),
+        "key\tbefore\tafter\nqueue.jobs_max\t100000\t500\nqueue.weight.studio\t1\t10\n"
+    );
+}
