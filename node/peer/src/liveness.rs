@@ -32,6 +32,8 @@ pub struct Beat {
     pub incarnation: u64,
     /// What it works on.
     pub running: Vec<(JobId, FencingToken)>,
+    /// The highest feature level that the process understands.
+    pub features: u32,
 }
 
 /// Who was heard, and when. Times are of the port's monotonic clock.
@@ -47,6 +49,7 @@ struct Heard {
     incarnation: u64,
     at: Duration,
     running: BTreeSet<(JobId, FencingToken)>,
+    features: u32,
 }
 
 impl Liveness {
@@ -89,7 +92,8 @@ impl Liveness {
             self.heard.remove(&quietest.expect("a full table has entries"));
         }
         let running = beat.running.into_iter().take(BEAT_LEASES_MAX).collect();
-        let heard = Heard { incarnation: beat.incarnation, at: now, running };
+        let (incarnation, features) = (beat.incarnation, beat.features);
+        let heard = Heard { incarnation, at: now, running, features };
         self.heard.insert(beat.node, heard);
         assert!(self.heard.len() <= limits::NODES_MAX);
     }
@@ -97,6 +101,13 @@ impl Liveness {
     /// Says whether a node was heard within the lease time, whichever its process.
     pub fn is_alive(&self, now: Duration, node: NodeId) -> bool {
         self.heard.get(&node).is_some_and(|heard| now.saturating_sub(heard.at) <= self.lease)
+    }
+
+    /// Returns the highest feature level that a node understands; none when it was not heard within
+    /// the lease time.
+    pub fn features(&self, now: Duration, node: NodeId) -> Option<u32> {
+        let heard = self.heard.get(&node).filter(|_| self.is_alive(now, node));
+        heard.map(|heard| heard.features)
     }
 
     /// Names the nodes of the roster whose registered process was heard within the lease time:
@@ -207,7 +218,7 @@ mod tests {
     }
 
     fn beat(incarnation: u64) -> Beat {
-        Beat { node: NodeId(1), incarnation, running: Vec::new() }
+        Beat { node: NodeId(1), incarnation, running: Vec::new(), features: 1 }
     }
 
     #[test]
@@ -245,7 +256,8 @@ mod tests {
         let mut liveness = Liveness::new(LEASE);
         liveness.lead(at(0));
         for node in 1..=limits::NODES_MAX as u64 + 1 {
-            let beat = Beat { node: NodeId(node), incarnation: 1, running: Vec::new() };
+            let beat =
+                Beat { node: NodeId(node), incarnation: 1, running: Vec::new(), features: 1 };
             liveness.beat(at(node), beat);
         }
         assert!(!liveness.is_alive(at(100), NodeId(1)));

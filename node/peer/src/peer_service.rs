@@ -23,7 +23,7 @@ use atelier_proto::peer::v1::{
 };
 use atelier_state::job::{Digest, JobId};
 use atelier_state::lease::FencingToken;
-use atelier_state::limits::ENTRY_COMMANDS_MAX;
+use atelier_state::limits::{self, ENTRY_COMMANDS_MAX};
 use atelier_state::roster::NodeId;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -294,7 +294,10 @@ impl Peer for PeerService {
             // A leader that answers is alive, though it may not have heard of itself yet.
             alive: node == status.node || liveness.is_alive(now, node),
             matched_index: status.matched.get(&node).map_or(0, |index| index.0),
-            features: 0,
+            features: match node == status.node {
+                true => limits::FEATURES,
+                false => liveness.features(now, node).unwrap_or(0),
+            },
         });
         Ok(Response::new(LivenessReply { peers: peers.collect() }))
     }
@@ -336,7 +339,7 @@ fn exhausted(what: &str) -> Status {
 }
 
 fn read_beat(request: BeatRequest) -> Result<Beat, Status> {
-    let BeatRequest { cluster: _, node, incarnation, running, features: _ } = request;
+    let BeatRequest { cluster: _, node, incarnation, running, features } = request;
     if running.len() > BEAT_LEASES_MAX {
         let got = running.len();
         return Err(Status::invalid_argument(format!(
@@ -345,7 +348,9 @@ fn read_beat(request: BeatRequest) -> Result<Beat, Status> {
     }
     let lease = |lease: RunningLease| Ok((read_job(&lease.job)?, FencingToken(lease.token)));
     let running = running.into_iter().map(lease).collect::<Result<_, Status>>()?;
-    Ok(Beat { node: NodeId(node), incarnation, running })
+    // One that says nothing is of the time before there were levels.
+    let features = features.max(limits::FEATURES_FIRST);
+    Ok(Beat { node: NodeId(node), incarnation, running, features })
 }
 
 fn read_job(bytes: &[u8]) -> Result<JobId, Status> {

@@ -7,7 +7,7 @@ use super::event::{Event, Origin, Proposal};
 use super::plant::Plant;
 use super::scene::Scene;
 use crate::history::Fact;
-use atelier_peer::leader::{Janitor, Reaper, Scheduler};
+use atelier_peer::leader::{Janitor, Moment, Reaper, Scheduler};
 use atelier_peer::liveness::{Beat, Liveness};
 use atelier_peer::view::View;
 use atelier_state::Command;
@@ -140,7 +140,9 @@ impl Leadership {
         let liveness = &self.liveness;
         let assigns = self.scheduler.decide(now, view, liveness, &shunned, ROUND_COMMANDS_MAX);
         commands.extend(assigns);
-        commands.extend(self.janitor.decide(view));
+        // The wall clock of this world begins with it.
+        let wall_ms = u64::try_from(now.as_millis()).expect("a world is short");
+        commands.extend(self.janitor.decide(Moment { now, wall_ms }, view));
         commands
     }
 }

@@ -147,9 +147,10 @@ impl Worker {
         let running = self.attempts.keys().copied().collect();
         let Process { incarnation, .. } = self.process;
         let wait_ms = scene.rng.between(1..=5);
-        scene
-            .agenda
-            .after(wait_ms, Event::Heard(Beat { node: NodeId(node), incarnation, running }));
+        scene.agenda.after(
+            wait_ms,
+            Event::Heard(Beat { node: NodeId(node), incarnation, running, features: 1 }),
+        );
     }
 
     /// Follows the view: stops what is no longer leased, begins what is.

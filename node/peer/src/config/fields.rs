@@ -207,7 +207,8 @@ pub(super) const FIELDS: &[Field] = &[
         1..=10,
         " attempts",
         jobs.attempts_max,
-        "Failed attempts after which a job is failed. A lost worker is no failed attempt."
+        "Failed attempts after which a job is failed, while some peer of the cluster is of a\n\
+         version without settings. Then the setting holds: `atelier config set jobs.attempts_max=3`."
     ),
     number!(
         "jobs.artifact_copies",

@@ -3,6 +3,12 @@
 //! Owns the validation of everything a client may send, and the shapes of everything it gets. It
 //! must not decide anything that needs a clock, a leader or a socket.
 
+mod queue;
+mod settings;
+
+pub(super) use queue::{batch_accepted, batch_refused, check_batch, purge, queue_stats, retry};
+pub(super) use settings::{setting_changes, settings, settings_history, trail};
+
 use crate::parameters::{
     IMAGES_MAX, PROMPT_BYTES_MAX, SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, TEXT_TO_IMAGE_KIND,
     TextToImage,
@@ -17,8 +23,8 @@ use tonic::metadata::MetadataMap;
 /// Steps that a client may ask for. A front-door bound, below what an engine takes: the model needs
 /// 8.
 pub(crate) const STEPS_ASKED_MAX: u32 = 50;
-/// The priority of a job that names none; half of the range is above it.
-pub(crate) const PRIORITY_DEFAULT: u8 = 4;
+/// The priority of a job that names none; as many are below it as above, and one more.
+pub(crate) const PRIORITY_DEFAULT: u8 = 5;
 /// The tenant of a job that names none.
 pub(crate) const TENANT_DEFAULT: &str = "default";
 /// Jobs that one `ListJobs` answers at most; a larger limit is refused.
@@ -40,8 +46,14 @@ pub(crate) struct Stamp {
     pub(crate) job: JobId,
     /// Wall clock in milliseconds.
     pub(crate) now_ms: u64,
-    /// From the configuration.
+    /// From the settings.
     pub(crate) attempts_max: u32,
+    /// The deadline of a job that names none, from now; 0: none.
+    pub(crate) deadline_s: u64,
+    /// The longest attempt of a job that names none; 0: no bound.
+    pub(crate) max_runtime_s: u32,
+    /// Jobs weigh what they draw; not so in a cluster that is of the first feature level.
+    pub(crate) has_costs: bool,
 }
 
 /// Checks a submission and makes the command of it.
@@ -90,6 +102,8 @@ pub(crate) fn submit(
         "" => TENANT_DEFAULT.to_owned(),
         _ => request.tenant,
     };
+    let deadline_s = or_default(u64::from(request.deadline_s), stamp.deadline_s);
+    let cost = parameters.images.max(1);
     Ok(Submit {
         job,
         tenant: tenant.into(),
@@ -100,9 +114,9 @@ pub(crate) fn submit(
         traceparent,
         submitted_ms: stamp.now_ms,
         attempts_max: stamp.attempts_max,
-        deadline_ms: 0,
-        max_runtime_s: 0,
-        cost: 1,
+        deadline_ms: if deadline_s > 0 { stamp.now_ms + 1_000 * deadline_s } else { 0 },
+        max_runtime_s: or_default(request.max_runtime_s, stamp.max_runtime_s),
+        cost: if stamp.has_costs { cost } else { 1 },
         retry_of: None,
     })
 }
@@ -146,6 +160,11 @@ pub(crate) fn address(text: &str) -> Result<String, Invalid> {
 pub(crate) fn node(id: u64) -> Result<NodeId, Invalid> {
     let fault = || Invalid(vec!["node: expected the id of a member, got 0".to_owned()]);
     (id > 0).then_some(NodeId(id)).ok_or_else(fault)
+}
+
+/// What was asked for, or the default where that is 0.
+fn or_default<T: Default + PartialEq>(asked: T, default: T) -> T {
+    if asked == T::default() { default } else { asked }
 }
 
 fn text_to_image(asked: wire::TextToImage) -> TextToImage {
@@ -293,7 +312,8 @@ fn phase(phase: &Phase) -> wire::Phase {
     }
 }
 
-/// Lists jobs, newest first.
+/// Lists jobs, newest first. Of terminal phases alone those come first that ended last, and nothing
+/// else is walked.
 ///
 /// # Errors
 /// [`Invalid`] for a limit or a phase that does not exist.
@@ -327,6 +347,9 @@ pub(crate) fn list_jobs(
     if !faults.is_empty() {
         return Err(Invalid(faults));
     }
+    if let Some(reply) = queue::list_ended(state, &asked, limit) {
+        return Ok(reply);
+    }
     let matches = |job: &Job| asked.is_empty() || asked.contains(&i32::from(phase(&job.phase)));
     // Only the newest `limit` are kept while walking, so that the answer's cost has a bound.
     let mut newest = BTreeMap::new();
@@ -350,6 +373,8 @@ pub(crate) struct Opinion {
     pub(crate) alive: bool,
     /// On its disk; 0: not known.
     pub(crate) matched: u64,
+    /// The highest feature level that its process understands; 0: not known.
+    pub(crate) features: u32,
 }
 
 /// Every member of the Raft cluster, in order of their ids.
@@ -391,7 +416,7 @@ pub(crate) fn member(
         witness: known.is_some_and(|n| n.witness),
         draining: known.is_some_and(|n| n.draining),
         labels: known.map(|n| n.labels.clone()).unwrap_or_default(),
-        features: 0,
+        features: opinion.features,
     }
 }
 

@@ -1,13 +1,13 @@
 //! The service `atelier.client.v1.Atelier`: each call validates, asks, and converts.
 
-use super::convert::{self, Stamp};
+use super::convert;
 use super::error::{refused, unavailable};
 use super::watch::Watch;
 use super::{Gateway, deadline_of};
 use crate::artifacts::FetchError;
 use atelier_proto::client::v1 as wire;
 use atelier_proto::client::v1::atelier_server::Atelier;
-use atelier_state::{Cancel, Command, Phase, Refusal, Reply};
+use atelier_state::{Cancel, Command, LogIndex, Phase, Refusal};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -27,15 +27,7 @@ impl Atelier for Gateway {
         request: Request<wire::SubmitRequest>,
     ) -> Result<Response<wire::SubmitReply>, Status> {
         let result = self.measured("Submit", self.do_submit(request)).await;
-        self.metrics.submitted(match &result {
-            Ok(reply) if reply.get_ref().duplicate => "duplicate",
-            Ok(_) => "accepted",
-            Err(status) => match status.code() {
-                Code::Unavailable => "unavailable",
-                Code::DeadlineExceeded => "unknown",
-                _ => "refused",
-            },
-        });
+        self.count_submitted(result.as_ref().map(|reply| reply.get_ref().duplicate));
         result
     }
 
@@ -46,7 +38,9 @@ impl Atelier for Gateway {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.measured("Watch", async {
-            let job = convert::job_id(&request.get_ref().job_id)?;
+            let wire::WatchRequest { job_id, after_index } = request.get_ref();
+            let job = convert::job_id(job_id)?;
+            self.reach(LogIndex(*after_index)).await?;
             self.find(job).await?;
             let watch = Watch {
                 job,
@@ -145,51 +139,51 @@ impl Atelier for Gateway {
 
     async fn submit_batch(
         &self,
-        _request: Request<wire::SubmitBatchRequest>,
+        request: Request<wire::SubmitBatchRequest>,
     ) -> Result<Response<wire::SubmitBatchReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("SubmitBatch", self.do_submit_batch(request)).await
     }
 
     async fn retry_job(
         &self,
-        _request: Request<wire::RetryJobRequest>,
+        request: Request<wire::RetryJobRequest>,
     ) -> Result<Response<wire::SubmitReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("RetryJob", self.do_retry_job(request)).await
     }
 
     async fn purge_jobs(
         &self,
-        _request: Request<wire::PurgeJobsRequest>,
+        request: Request<wire::PurgeJobsRequest>,
     ) -> Result<Response<wire::PurgeJobsReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("PurgeJobs", self.do_purge_jobs(request)).await
     }
 
     async fn queue_stats(
         &self,
         _request: Request<wire::QueueStatsRequest>,
     ) -> Result<Response<wire::QueueStatsReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("QueueStats", async { Ok(self.do_queue_stats().await) }).await
     }
 
     async fn get_settings(
         &self,
         _request: Request<wire::GetSettingsRequest>,
     ) -> Result<Response<wire::SettingsReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("GetSettings", async { Ok(self.do_get_settings().await) }).await
     }
 
     async fn set_settings(
         &self,
-        _request: Request<wire::SetSettingsRequest>,
+        request: Request<wire::SetSettingsRequest>,
     ) -> Result<Response<wire::SettingsReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("SetSettings", self.do_set_settings(request)).await
     }
 
     async fn settings_history(
         &self,
         _request: Request<wire::SettingsHistoryRequest>,
     ) -> Result<Response<wire::SettingsHistoryReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("SettingsHistory", async { Ok(self.do_settings_history()) }).await
     }
 
     async fn demote_member(
@@ -243,9 +237,10 @@ impl Atelier for Gateway {
 
     async fn trail(
         &self,
-        _request: Request<wire::TrailRequest>,
+        request: Request<wire::TrailRequest>,
     ) -> Result<Response<wire::TrailReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let limit = request.get_ref().limit;
+        self.measured("Trail", async { Ok(self.do_trail(limit)) }).await
     }
 
     async fn examine(
@@ -270,34 +265,6 @@ impl Gateway {
             tracing::debug!(api, outcome, reason = status.message(), "call not served");
         }
         result.map(Response::new)
-    }
-
-    async fn do_submit(
-        &self,
-        request: Request<wire::SubmitRequest>,
-    ) -> Result<wire::SubmitReply, Status> {
-        if *self.draining.borrow() {
-            let text = "this peer is leaving; submit the job to another peer";
-            return Err(unavailable(text, self.leader.address().as_deref()));
-        }
-        let (metadata, _, request) = request.into_parts();
-        let stamp = Stamp {
-            job: self.new_job_id(),
-            now_ms: self.clock.wall_ms(),
-            attempts_max: self.attempts_max,
-        };
-        let submit = convert::submit(request, &metadata, stamp)?;
-        let job = submit.job;
-        let (deadline, what) = (deadline_of(&metadata), format!("job {job}"));
-        let (_, reply) = self.propose(Command::Submit(submit), deadline, &what).await?;
-        match reply {
-            Reply::Submitted { job, duplicate, log_index } => {
-                tracing::debug!(%job, duplicate, index = log_index.0, "job accepted");
-                let (job_id, log_index) = (job.to_string(), log_index.0);
-                Ok(wire::SubmitReply { job_id, duplicate, log_index })
-            }
-            other => Err(Status::internal(format!("expected an accepted job, got {other:?}"))),
-        }
     }
 
     async fn job(&self, id: &str) -> Result<wire::Job, Status> {

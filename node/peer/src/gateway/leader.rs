@@ -12,6 +12,7 @@ use crate::ports::members::Members;
 use crate::ports::{Clock, Log, Purpose};
 use atelier_proto::peer::v1 as wire;
 use atelier_proto::peer::v1::peer_client::PeerClient;
+use atelier_state::limits::FEATURES;
 use atelier_state::{LogIndex, NodeId};
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
@@ -91,7 +92,8 @@ impl Leader {
                 _ => unavailable(status.message(), None),
             })?;
         let opinion = |peer: wire::PeerLiveness| {
-            let opinion = Opinion { alive: peer.alive, matched: peer.matched_index };
+            let wire::PeerLiveness { alive, matched_index: matched, features, .. } = peer;
+            let opinion = Opinion { alive, matched, features };
             (NodeId(peer.node), opinion)
         };
         Ok(reply.into_inner().peers.into_iter().map(opinion).collect())
@@ -109,7 +111,8 @@ impl Leader {
             let matched = status.matched.get(node).map_or(0, |index| index.0);
             let matched = if own { status.last_log.0 } else { matched };
             let alive = own || liveness.is_alive(now, *node);
-            (*node, Opinion { alive, matched })
+            let features = if own { FEATURES } else { liveness.features(now, *node).unwrap_or(0) };
+            (*node, Opinion { alive, matched, features })
         };
         let all = status.voters.union(&status.learners);
         Ok(all.map(opinion).collect())

@@ -5,6 +5,7 @@ use super::leader::Change;
 use super::{CATCH_UP_MAX, Gateway, OPINIONS_MAX};
 use crate::ports::RaftStatus;
 use atelier_proto::client::v1 as wire;
+use atelier_state::limits::FEATURES;
 use atelier_state::{AllocateNode, Author, Command, NodeId, RemoveNode, Reply, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -89,8 +90,12 @@ impl Gateway {
 
     /// The leader's opinions; without a leader only that this peer lives.
     pub(super) async fn opinions(&self) -> BTreeMap<NodeId, Opinion> {
-        let own =
-            || BTreeMap::from([(self.raft_status().node, Opinion { alive: true, matched: 0 })]);
+        let own = || {
+            BTreeMap::from([(
+                self.raft_status().node,
+                Opinion { alive: true, matched: 0, features: FEATURES },
+            )])
+        };
         self.leader.opinions(OPINIONS_MAX).await.unwrap_or_else(|_| own())
     }
 

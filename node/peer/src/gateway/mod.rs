@@ -21,6 +21,9 @@ pub(crate) mod leader;
 mod members;
 pub(crate) mod metered;
 pub(crate) mod metrics;
+mod queue;
+mod settings;
+mod submit;
 mod watch;
 
 use crate::artifacts::Artifacts;
@@ -62,7 +65,7 @@ pub(crate) struct Gateway {
     pub(crate) metrics: Arc<Metrics>,
     /// True once the peer leaves: watchers are sent to another one.
     pub(crate) draining: channel::Receiver<bool>,
-    /// From the configuration.
+    /// From the configuration; it holds until the cluster has settings.
     pub(crate) attempts_max: u32,
     /// The newest entry that this gateway told a client of: whoever asks for it here waits until it
     /// is
@@ -120,6 +123,21 @@ impl Gateway {
             () = reached => {}
             () = self.clock.sleep(CATCH_UP_MAX) => {}
         }
+    }
+
+    /// Waits until the local view has come as far as a client has seen elsewhere.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when this peer lags for long: another one may be ahead.
+    async fn reach(&self, index: LogIndex) -> Result<(), Status> {
+        self.catch_up(index).await;
+        let applied = self.view().applied;
+        if applied >= index {
+            return Ok(());
+        }
+        let text =
+            format!("this peer has come to index {}, not to {}; try another", applied.0, index.0);
+        Err(unavailable(text, self.leader.address().as_deref()))
     }
 
     /// Makes sure that a job which the local view does not know is not known to the leader either.

@@ -1,5 +1,7 @@
 //! The gRPC front door over a log that works at once, or fails as it is told.
 
+mod operate;
+
 use super::*;
 use crate::artifacts::{ArtifactParts, ArtifactSettings};
 use crate::lines::Lines;
@@ -196,7 +198,7 @@ async fn a_submitted_job_is_read_back_and_a_repeat_is_the_same_job() {
     assert_eq!(repeat.log_index, first.log_index);
     let job = world.gateway.get_job(Request::new(wire::GetJobRequest { job_id })).await;
     let job = job.expect("known").into_inner();
-    assert_eq!((job.phase(), job.position, job.priority), (wire::Phase::Queued, 1, 4));
+    assert_eq!((job.phase(), job.position, job.priority), (wire::Phase::Queued, 1, 5));
     let Some(wire::job::Parameters::TextToImage(asked)) = job.parameters else {
         panic!("the parameters come back")
     };

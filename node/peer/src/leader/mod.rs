@@ -1,10 +1,13 @@
-//! What a leader does besides replicating: give jobs to workers, take leases back, forget old jobs.
+//! What a leader does besides replicating: give jobs to workers, take leases back, end what takes
+//! too long, forget old jobs.
 //!
 //! ```text
-//!   leadership ─┐                 ┌─ Reaper    ─► Revoke ┐
-//!   view ───────┼─► one loop ─────┼─ Janitor   ─► Forget ├─► Log::propose
-//!   arrivals ───┤   (this module) └─ Scheduler ─► Assign ┘
-//!   tick ───────┘
+//!   leadership ─┐                 ┌─ Timekeeper ─► Expire, Fail       ┐
+//!   view ───────┤                 ├─ Reaper     ─► Revoke             │
+//!   arrivals ───┼─► one loop ─────┼─ Backoff    ─► Release            ├─► Log::propose
+//!   tick ───────┤   (this module) ├─ Scheduler  ─► Assign             │
+//!   what is due ┘                 ├─ Janitor    ─► Forget, ForgetKeys │
+//!                                 └─ upgrader   ─► RaiseFeatures      ┘
 //! ```
 //!
 //! Owns the loop. The deciders beside it are pure: they take `now`, a view and the liveness, and
@@ -13,61 +16,133 @@
 //! made stale: no job has two Assigns in flight, and slots are counted with every lease granted so
 //! far.
 
+mod backoff;
 mod janitor;
 mod reaper;
 mod scheduler;
+mod timekeeper;
+mod upgrader;
 
+pub use backoff::Backoff;
 pub use janitor::Janitor;
 pub use reaper::Reaper;
 pub use scheduler::Scheduler;
+pub use timekeeper::Timekeeper;
+pub use upgrader::raise;
 
 use crate::liveness::{Liveness, LivenessTable};
 use crate::ports::Clock;
 use crate::ports::{Log, ProposeError, RaftStatus};
 use crate::view::View;
-use atelier_state::NodeId;
 use atelier_state::command::Command;
-use atelier_state::limits::{ENTRY_COMMANDS_MAX, FORGET_JOBS_MAX};
+use atelier_state::limits::{ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, RELEASE_JOBS_MAX};
 use atelier_state::reply::Reply;
+use atelier_state::{JobId, NodeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Assigns and revokes of one round; further ones wait for the next. Well below the commands of an
-/// entry because their bytes are bounded as well: each has 40 at most.
-const ROUND_COMMANDS_MAX: usize = 128;
+/// Assigns of one round; further ones wait for the next. Well below the commands of an entry because
+/// their bytes are bounded as well.
+const ROUND_ASSIGNS_MAX: usize = 128;
+/// Expires, Fails and Revokes of one round; further ones wait for the next.
+const ROUND_ENDS_MAX: usize = 64;
+/// Bounds of what one of each takes in an entry.
+const ASSIGN_BYTES: usize = 64;
+const END_BYTES: usize = 192;
+const RELEASED_BYTES: usize = 32;
 
-const _: () = assert!(2 * ROUND_COMMANDS_MAX < ENTRY_COMMANDS_MAX + 1);
-// Two full lists and one Forget (18 bytes a job) stay below an entry's bytes.
+const _: () = assert!(ROUND_ASSIGNS_MAX + ROUND_ENDS_MAX + 4 <= ENTRY_COMMANDS_MAX);
 const _: () = assert!(
-    80 * ROUND_COMMANDS_MAX + 32 * FORGET_JOBS_MAX <= atelier_state::limits::ENTRY_BYTES_MAX
+    ASSIGN_BYTES * ROUND_ASSIGNS_MAX
+        + END_BYTES * ROUND_ENDS_MAX
+        + RELEASED_BYTES * RELEASE_JOBS_MAX
+        + janitor::SLICE_BYTES
+        + 256
+        <= ENTRY_BYTES_MAX
 );
 
 /// For one proposal. Afterwards the outcome is unknown, and the next round decides by what the view
 /// shows.
 const PROPOSAL_WAIT: Duration = Duration::from_secs(1);
 
-/// The three deciders, as one leadership has them.
+/// Between two looks at what is due, at least: a clock that stands still must not make a circle.
+const DUE_PAUSE: Duration = Duration::from_millis(5);
+
+/// When a round is decided, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The port's monotonic clock: how long this leader has watched something.
+    pub now: Duration,
+    /// The wall clock in milliseconds: what other peers' stamps are compared with.
+    pub wall_ms: u64,
+}
+
+/// The deciders, as one leadership has them.
 #[derive(Debug, Default)]
 pub struct Deciders {
+    timekeeper: Timekeeper,
     reaper: Reaper,
+    backoff: Backoff,
     scheduler: Scheduler,
     janitor: Janitor,
 }
 
 impl Deciders {
-    /// Decides one round.
-    pub fn decide(&mut self, now: Duration, view: &View, liveness: &Liveness) -> Vec<Command> {
-        let mut commands = self.reaper.decide(now, view, liveness);
-        commands.truncate(ROUND_COMMANDS_MAX);
-        let shunned = self.reaper.shunned(now, view);
-        let assigns = self.scheduler.decide(now, view, liveness, &shunned, ROUND_COMMANDS_MAX);
-        commands.extend(assigns);
-        commands.extend(self.janitor.decide(view));
+    /// Decides one round. No job is named by two commands that exclude one another.
+    pub fn decide(
+        &mut self,
+        at: Moment,
+        view: &View,
+        liveness: &Liveness,
+        members: &BTreeSet<NodeId>,
+    ) -> Vec<Command> {
+        let (mut commands, ended) = self.ends(at, view, liveness);
+        commands.extend(raise(at.now, view, liveness, members));
+        commands.extend(self.backoff.decide(at, view));
+        let shunned = self.reaper.shunned(at.now, view);
+        let assigns = self.scheduler.decide(at.now, view, liveness, &shunned, ROUND_ASSIGNS_MAX);
+        let is_new = |command: &Command| job_of(command).is_none_or(|job| !ended.contains(&job));
+        commands.extend(assigns.into_iter().filter(is_new));
+        commands.extend(self.janitor.decide(at, view));
         assert!(commands.len() <= ENTRY_COMMANDS_MAX);
         commands
+    }
+
+    /// Decides which leases and jobs end, each for the first reason there is.
+    fn ends(
+        &mut self,
+        at: Moment,
+        view: &View,
+        liveness: &Liveness,
+    ) -> (Vec<Command>, BTreeSet<JobId>) {
+        let mut commands = self.timekeeper.expire(at, view, ROUND_ENDS_MAX);
+        commands.extend(self.timekeeper.stop(at, view));
+        commands.extend(self.reaper.decide(at.now, view, liveness));
+        let mut ended = BTreeSet::new();
+        commands.retain(|command| job_of(command).is_some_and(|job| ended.insert(job)));
+        commands.truncate(ROUND_ENDS_MAX);
+        (commands, ended)
+    }
+
+    /// How long until something is due that no event tells of; none when nothing is.
+    fn due(&self, at: Moment, view: &View) -> Option<Duration> {
+        let times =
+            [Backoff::next(at, view), Timekeeper::next(at, view), self.janitor.next(at.now)];
+        times.into_iter().flatten().min().map(|due| due.max(DUE_PAUSE))
+    }
+}
+
+/// The job that a command of a round is about, where it is about one.
+fn job_of(command: &Command) -> Option<JobId> {
+    match command {
+        Command::Assign(assign) => Some(assign.job),
+        Command::Expire(expire) => Some(expire.job),
+        Command::Fail(fail) => Some(fail.job),
+        Command::Revoke(revoke) => Some(revoke.job),
+        _ => None,
     }
 }
 
@@ -119,7 +194,7 @@ impl Leader {
                     () = round => {}
                 }
             }
-            event = self.next_event(tick, &shutdown).await;
+            event = self.next_event(self.pause(tick), &shutdown).await;
             if event == Event::Shutdown {
                 return;
             }
@@ -144,6 +219,16 @@ impl Leader {
             _ = self.arrivals.changed(), if leads => Event::Arrival,
             () = self.clock.sleep(tick), if leads => Event::Tick,
         }
+    }
+
+    /// How long the loop sleeps when nothing happens.
+    fn pause(&self, tick: Duration) -> Duration {
+        let Some((_, deciders)) = &self.leading else { return tick };
+        deciders.due(self.moment(), &self.view.borrow()).map_or(tick, |due| due.min(tick))
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: self.clock.now(), wall_ms: self.clock.wall_ms() }
     }
 
     /// Begins or ends a leadership, and says whether one begins. Each has deciders and a liveness
@@ -177,10 +262,15 @@ impl Leader {
     /// Decides and proposes; the log answers when the view shows the result.
     async fn round(&mut self) {
         self.tell_silence();
+        let at = self.moment();
         let Some((_, deciders)) = &mut self.leading else { return };
         let view = self.view.borrow_and_update().clone();
         self.arrivals.mark_unchanged();
-        let commands = deciders.decide(self.clock.now(), &view, &self.liveness.get());
+        let members = {
+            let status = self.status.borrow();
+            status.voters.union(&status.learners).copied().collect()
+        };
+        let commands = deciders.decide(at, &view, &self.liveness.get(), &members);
         // A view is the size of a few pointers, but it keeps a whole state from being freed.
         drop(view);
         if commands.is_empty() {
@@ -246,6 +336,15 @@ fn log_decisions(commands: &[Command]) {
                 tracing::warn!(%job, %token, reason = ?revoke.reason, "revokes a lease");
             }
             Command::Forget(forget) => tracing::debug!(jobs = forget.jobs.len(), "forgets"),
+            Command::Release(release) => tracing::debug!(jobs = release.jobs.len(), "releases"),
+            Command::Expire(expire) => tracing::info!(job = %expire.job, "the deadline passed"),
+            Command::Fail(fail) => {
+                let (job, token) = (fail.job, fail.token);
+                tracing::warn!(%job, %token, error = fail.error, "ends an attempt");
+            }
+            Command::RaiseFeatures(raise) => {
+                tracing::info!(level = raise.level, "raises the feature level");
+            }
             other => tracing::debug!(?other, "proposes"),
         }
     }

@@ -1,5 +1,7 @@
 //! The deciders against random worlds, and against a model of what they promise.
 
+mod timed;
+
 use super::*;
 use crate::liveness::Beat;
 use atelier_state::command::{Assign, Complete, RegisterNode, Submit};
@@ -11,6 +13,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const LEASE: Duration = Duration::from_secs(2);
+/// Where the wall clock begins.
+const WALL_MS: u64 = 1_800_000_000_000;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -63,6 +67,11 @@ impl World {
         }
     }
 
+    /// The wall clock stands where the port's clock does.
+    fn at(&self) -> Moment {
+        Moment { now: self.now, wall_ms: WALL_MS + self.now.as_millis() as u64 }
+    }
+
     fn apply(&mut self, commands: &[Command]) -> Vec<Reply> {
         let index = atelier_state::LogIndex(self.state.applied().0 + 1);
         commands.iter().map(|command| self.state.apply(index, command)).collect()
@@ -99,7 +108,7 @@ impl World {
         if incarnation >= newest {
             self.heard.insert(node, (incarnation, self.now));
         }
-        self.liveness.beat(self.now, Beat { node, incarnation, running });
+        self.liveness.beat(self.now, Beat { node, incarnation, running, features: 1 });
     }
 
     fn complete(&mut self, job: JobId) {
@@ -113,12 +122,17 @@ impl World {
             holders: vec![NodeId(1)],
         };
         let artifacts = vec![artifact];
-        self.apply(&[Command::Complete(Complete { job, token, artifacts, finished_ms: 0 })]);
+        self.apply(&[Command::Complete(Complete {
+            job,
+            token,
+            artifacts,
+            finished_ms: self.at().wall_ms,
+        })]);
     }
 
     fn round(&mut self) -> Result<(), TestCaseError> {
         let view = View { state: self.state.clone(), applied: self.state.applied() };
-        let commands = self.deciders.decide(self.now, &view, &self.liveness);
+        let commands = self.deciders.decide(self.at(), &view, &self.liveness, &BTreeSet::new());
         self.check_revokes(&commands)?;
         self.check_assigns(&commands)?;
         for (command, reply) in commands.iter().zip(self.apply(&commands)) {
@@ -254,7 +268,8 @@ proptest! {
         let mut janitor = Janitor::keeping(kept);
         for _ in 0..4 {
             let view = View { state: world.state.clone(), applied: world.state.applied() };
-            let Some(command) = janitor.decide(&view) else { break };
+            let Some(command) = janitor.decide(world.at(), &view) else { break };
+            world.now += Duration::from_millis(10);
             prop_assert_eq!(world.apply(&[command]), [Reply::Done]);
         }
         let left: Vec<_> = world.state.jobs().map(|(job, _)| job.0).collect();
@@ -275,13 +290,13 @@ fn an_engine_that_still_draws_a_cancelled_job_gets_no_other() {
         atelier_state::command::Cancel { job: cancelled, reason: String::new(), finished_ms: 0 };
     world.apply(&[register(2, 1, 1), Command::Cancel(cancel)]);
     world.apply(&[Command::Submit(submit(2)), Command::Submit(submit(3))]);
-    let beat = |node, running| Beat { node: NodeId(node), incarnation: 1, running };
+    let beat = |node, running| Beat { node: NodeId(node), incarnation: 1, running, features: 1 };
     world.liveness.beat(world.now, beat(1, vec![(cancelled, token)]));
     world.liveness.beat(world.now, beat(2, Vec::new()));
 
     let nodes = |world: &mut World| -> Vec<NodeId> {
         let view = View { state: world.state.clone(), applied: world.state.applied() };
-        let commands = world.deciders.decide(world.now, &view, &world.liveness);
+        let commands = world.deciders.decide(world.at(), &view, &world.liveness, &BTreeSet::new());
         let node = |command: &Command| match command {
             Command::Assign(assign) => Some(assign.node),
             _ => None,

@@ -24,6 +24,9 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Calls at a time on one connection. Filled by clients that watch many jobs; further ones wait.
 const STREAMS_MAX: u32 = 4_096;
+/// Bytes of a client's request; larger ones are refused. A batch of the most jobs with the longest
+/// prompts fits.
+const REQUEST_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// A connection is asked for a sign of life this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A connection that gives none for this long is dropped.
@@ -121,7 +124,7 @@ fn router(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(raft)
         .add_service(peer.server())
-        .add_service(AtelierServer::new(gateway))
+        .add_service(AtelierServer::new(gateway).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);

@@ -23,16 +23,25 @@ use atelier_state::limits::ENTRY_BYTES_MAX;
 use atelier_state::reply::{LogIndex, Reply};
 use batcher::{Batcher, Next};
 use carrier::Carrier;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Commands that wait to be batched. Filled by clients faster than the log takes them, or while
 /// there is no leader; at the brim a command is refused with [`ProposeFailure::Busy`].
 pub const COMMANDS_WAITING_MAX: usize = 4096;
+/// Commands that come together in one call. More are a fault of the caller.
+pub const COMMANDS_TOGETHER_MAX: usize = 1_000;
+/// Calls with many commands at a time. Filled by clients that submit batches; at the brim a call
+/// waits, so that commands that come alone find room.
+const CALLS_TOGETHER_MAX: usize = 3;
+
+const _: () = assert!(CALLS_TOGETHER_MAX * COMMANDS_TOGETHER_MAX < COMMANDS_WAITING_MAX);
 
 /// What the proposer works with.
 #[derive(Clone)]
@@ -93,6 +102,7 @@ pub enum ProposeFailure {
 #[derive(Clone)]
 pub struct Proposer {
     asks: mpsc::Sender<Ask>,
+    together: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     deadline: Duration,
 }
@@ -111,7 +121,8 @@ impl Proposer {
         let deadline = settings.deadline;
         let carrier = Arc::new(Carrier::new(parts, settings));
         let task = tokio::spawn(run(waiting, clock.clone(), carrier, shutdown));
-        (Proposer { asks, clock, deadline }, task)
+        let together = Arc::new(Semaphore::new(CALLS_TOGETHER_MAX));
+        (Proposer { asks, together, clock, deadline }, task)
     }
 
     /// Proposes a command within the default deadline; see [`Proposer::propose_within`].
@@ -139,6 +150,73 @@ impl Proposer {
         command: Command,
         within: Duration,
     ) -> Result<(LogIndex, Reply), ProposeFailure> {
+        let (ask, mut answer) = self.ask(command, within)?;
+        self.asks.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposeFailure::Busy,
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })?;
+        tokio::select! {
+            biased;
+            result = &mut answer.answered => answer.came(result),
+            () = self.clock.sleep(within) => Err(answer.missed(within)),
+        }
+    }
+
+    /// Proposes many commands and returns an outcome for each, in their order. They share entries
+    /// as their size allows; each is accepted or refused on its own.
+    ///
+    /// A few calls go at a time and further ones wait, so that they do not crowd out commands that
+    /// come alone.
+    ///
+    /// # Errors
+    /// Of each as [`Proposer::propose_within`], but for [`ProposeFailure::Busy`].
+    ///
+    /// # Panics
+    /// Above [`COMMANDS_TOGETHER_MAX`] commands.
+    ///
+    /// # Cancel safety
+    /// Any of them may be applied after the future was dropped.
+    pub async fn propose_all(
+        &self,
+        commands: Vec<Command>,
+        within: Duration,
+    ) -> Vec<Result<(LogIndex, Reply), ProposeFailure>> {
+        assert!(commands.len() <= COMMANDS_TOGETHER_MAX, "the caller splits what is more");
+        let late = self.clock.sleep(within).shared();
+        let _permit = tokio::select! {
+            biased;
+            permit = self.together.acquire() => permit,
+            () = late.clone() => {
+                return commands.iter().map(|_| Err(ProposeFailure::Unavailable)).collect();
+            }
+        };
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            let asked = match self.ask(command, within) {
+                Ok((ask, answer)) => tokio::select! {
+                    biased;
+                    sent = self.asks.send(ask) => sent.map(|()| answer).map_err(|_| stopping()),
+                    () = late.clone() => Err(ProposeFailure::Unavailable),
+                },
+                Err(failure) => Err(failure),
+            };
+            answers.push(asked);
+        }
+        let outcome = |asked: Result<Answer, ProposeFailure>| {
+            let late = late.clone();
+            async move {
+                let mut answer = asked?;
+                tokio::select! {
+                    biased;
+                    result = &mut answer.answered => answer.came(result),
+                    () = late => Err(answer.missed(within)),
+                }
+            }
+        };
+        join_all(answers.into_iter().map(outcome)).await
+    }
+
+    fn ask(&self, command: Command, within: Duration) -> Result<(Ask, Answer), ProposeFailure> {
         let bytes = bytes_of(&command);
         if bytes > ENTRY_BYTES_MAX {
             return Err(ProposeFailure::Refused(format!(
@@ -149,23 +227,7 @@ impl Proposer {
         let (answer, answered) = oneshot::channel();
         let deadline = self.clock.now() + within;
         let ask = Ask { command, deadline, doubtful: doubtful.clone(), answer };
-        self.asks.try_send(ask).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => ProposeFailure::Busy,
-            mpsc::error::TrySendError::Closed(_) => stopping(),
-        })?;
-        let doubt = || doubtful.load(Ordering::SeqCst);
-        tokio::select! {
-            biased;
-            result = answered => match result {
-                Ok(result) => result,
-                Err(_) if doubt() => Err(ProposeFailure::Unknown("this peer stops".to_owned())),
-                Err(_) => Err(stopping()),
-            },
-            () = self.clock.sleep(within) => match doubt() {
-                true => Err(ProposeFailure::Unknown(format!("no answer within {within:?}"))),
-                false => Err(ProposeFailure::Unavailable),
-            },
-        }
+        Ok((ask, Answer { doubtful, answered }))
     }
 }
 
@@ -178,6 +240,37 @@ struct Ask {
     // Some attempt may have been applied.
     doubtful: Arc<AtomicBool>,
     answer: oneshot::Sender<Result<(LogIndex, Reply), ProposeFailure>>,
+}
+
+/// Where the outcome of a command comes.
+struct Answer {
+    doubtful: Arc<AtomicBool>,
+    answered: oneshot::Receiver<Outcome>,
+}
+
+type Outcome = Result<(LogIndex, Reply), ProposeFailure>;
+
+impl Answer {
+    fn came(&self, result: Result<Outcome, oneshot::error::RecvError>) -> Outcome {
+        match result {
+            Ok(outcome) => outcome,
+            Err(_) if self.is_doubtful() => {
+                Err(ProposeFailure::Unknown("this peer stops".to_owned()))
+            }
+            Err(_) => Err(stopping()),
+        }
+    }
+
+    fn missed(&self, within: Duration) -> ProposeFailure {
+        match self.is_doubtful() {
+            true => ProposeFailure::Unknown(format!("no answer within {within:?}")),
+            false => ProposeFailure::Unavailable,
+        }
+    }
+
+    fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::SeqCst)
+    }
 }
 
 fn stopping() -> ProposeFailure {

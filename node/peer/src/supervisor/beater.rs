@@ -8,6 +8,7 @@ use super::{LeaseKey, SupervisorParts, SupervisorSettings};
 use crate::liveness::Beat;
 use crate::ports::Purpose;
 use atelier_proto::peer::v1::{BeatRequest, RunningLease};
+use atelier_state::limits::FEATURES;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,7 @@ async fn beat(parts: &SupervisorParts, settings: &SupervisorSettings, signs: Sig
     };
     let Signs { incarnation, running } = signs;
     let Some(address) = leader else {
-        let beat = Beat { node: settings.node, incarnation, running };
+        let beat = Beat { node: settings.node, incarnation, running, features: FEATURES };
         parts.liveness.beat(parts.clock.now(), beat);
         return;
     };
@@ -65,7 +66,7 @@ async fn beat(parts: &SupervisorParts, settings: &SupervisorSettings, signs: Sig
         .into_iter()
         .map(|(job, token)| RunningLease { job: job.to_bytes().to_vec().into(), token: token.0 });
     let request = BeatRequest {
-        features: atelier_state::limits::FEATURES,
+        features: FEATURES,
         cluster: settings.cluster.clone(),
         node: settings.node.0,
         incarnation,

@@ -14,9 +14,19 @@ fn request(parameters: wire::TextToImage) -> wire::SubmitRequest {
     wire::SubmitRequest { parameters, ..Default::default() }
 }
 
+fn stamp() -> Stamp {
+    Stamp {
+        job: JobId(5),
+        now_ms: 9,
+        attempts_max: 3,
+        deadline_s: 0,
+        max_runtime_s: 0,
+        has_costs: false,
+    }
+}
+
 fn submitted(request: wire::SubmitRequest) -> Result<Submit, Invalid> {
-    let stamp = Stamp { job: JobId(5), now_ms: 9, attempts_max: 3 };
-    submit(request, &MetadataMap::new(), stamp)
+    submit(request, &MetadataMap::new(), stamp())
 }
 
 #[track_caller]
@@ -125,9 +135,7 @@ fn the_key_may_come_as_metadata_bare_or_quoted_and_the_field_wins() {
     let submitted = |request, value: &'static str| {
         let mut metadata = MetadataMap::new();
         metadata.insert("idempotency-key", MetadataValue::from_static(value));
-        submit(request, &metadata, Stamp { job: JobId(5), now_ms: 9, attempts_max: 3 })
-            .expect("valid")
-            .idempotency_key
+        submit(request, &metadata, stamp()).expect("valid").idempotency_key
     };
     assert_eq!(submitted(request(cat()), "k1").as_deref(), Some("k1"));
     assert_eq!(submitted(request(cat()), "\"k1\"").as_deref(), Some("k1"));
@@ -171,7 +179,7 @@ fn members_are_told_with_role_and_opinion() {
             .into(),
         ..RaftStatus::default()
     };
-    let opinions = BTreeMap::from([(NodeId(1), Opinion { alive: true, matched: 12 })]);
+    let opinions = BTreeMap::from([(NodeId(1), Opinion { alive: true, matched: 12, features: 2 })]);
     let told = members(&status, &State::new(), &opinions);
     assert_eq!(told.len(), 2);
     assert_eq!(

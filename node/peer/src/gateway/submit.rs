@@ -1,0 +1,76 @@
+//! Accepting one job, and what all ways of accepting jobs share.
+
+use super::convert::{self, Stamp};
+use super::error::unavailable;
+use super::{Gateway, deadline_of};
+use atelier_proto::client::v1 as wire;
+use atelier_state::{Command, Reply, State};
+use tonic::{Code, Request, Status};
+
+/// From this feature level on the state has settings, deadlines and costs.
+const SETTINGS_LEVEL: u32 = 2;
+
+impl Gateway {
+    pub(super) async fn do_submit(
+        &self,
+        request: Request<wire::SubmitRequest>,
+    ) -> Result<wire::SubmitReply, Status> {
+        self.check_stays()?;
+        let (metadata, _, request) = request.into_parts();
+        let submit = convert::submit(request, &metadata, self.stamp(&self.view().state))?;
+        let (deadline, what) = (deadline_of(&metadata), format!("job {}", submit.job));
+        let (_, reply) = self.propose(Command::Submit(submit), deadline, &what).await?;
+        self.submitted(reply)
+    }
+
+    /// Reads the reply to a Submit that was not refused.
+    pub(super) fn submitted(&self, reply: Reply) -> Result<wire::SubmitReply, Status> {
+        match reply {
+            Reply::Submitted { job, duplicate, log_index } => {
+                tracing::debug!(%job, duplicate, index = log_index.0, "job accepted");
+                let (job_id, log_index) = (job.to_string(), log_index.0);
+                Ok(wire::SubmitReply { job_id, duplicate, log_index })
+            }
+            other => Err(Status::internal(format!("expected an accepted job, got {other:?}"))),
+        }
+    }
+
+    /// Counts what came of a submission: whether it was a duplicate, or why it was refused.
+    pub(super) fn count_submitted(&self, duplicate: Result<bool, &Status>) {
+        self.metrics.submitted(match duplicate {
+            Ok(true) => "duplicate",
+            Ok(false) => "accepted",
+            Err(status) => match status.code() {
+                Code::Unavailable => "unavailable",
+                Code::DeadlineExceeded => "unknown",
+                _ => "refused",
+            },
+        });
+    }
+
+    /// What this peer and the settings, as they are at this moment, add to a submission.
+    pub(super) fn stamp(&self, state: &State) -> Stamp {
+        let settings = state.settings();
+        let has_settings = state.features() >= SETTINGS_LEVEL;
+        Stamp {
+            job: self.new_job_id(),
+            now_ms: self.clock.wall_ms(),
+            attempts_max: match has_settings {
+                true => settings.jobs_attempts_max(),
+                false => self.attempts_max,
+            },
+            deadline_s: if has_settings { settings.jobs_deadline_s() } else { 0 },
+            max_runtime_s: if has_settings { settings.jobs_max_runtime_s() } else { 0 },
+            has_costs: has_settings,
+        }
+    }
+
+    /// Refuses new jobs while this peer leaves.
+    pub(super) fn check_stays(&self) -> Result<(), Status> {
+        if *self.draining.borrow() {
+            let text = "this peer is leaving; submit the job to another peer";
+            return Err(unavailable(text, self.leader.address().as_deref()));
+        }
+        Ok(())
+    }
+}
