@@ -3,6 +3,7 @@
 //! Checks what it reads: an answer that breaks the contract is [`Error::Malformed`], not a
 //! default value.
 
+pub(crate) mod operations;
 mod queue;
 mod settings;
 
@@ -164,6 +165,9 @@ pub(crate) fn status(reply: wire::StatusReply) -> Result<Status, Error> {
         version: reply.version,
         state_digest: reply.state_digest,
         members: members(reply.members)?,
+        features: reply.features,
+        paused: reply.paused,
+        cluster: reply.cluster,
     })
 }
 
@@ -191,5 +195,9 @@ pub(crate) fn member(member: wire::Member) -> Result<Member, Error> {
         engine: member.engine,
         model: member.model,
         matched_index: some(member.matched_index),
+        witness: member.witness,
+        draining: member.draining,
+        labels: member.labels.into_iter().collect(),
+        features: member.features,
     })
 }

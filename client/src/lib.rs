@@ -37,6 +37,7 @@ mod convert;
 mod error;
 mod generate;
 mod members;
+mod operations;
 mod options;
 mod pool;
 mod queue;
@@ -52,9 +53,10 @@ pub use options::{Entropy, Options};
 pub use queue::BATCH_JOBS_MAX;
 pub use survey::{Answer, Survey};
 pub use types::{
-    Accepted, Artifact, Author, BatchOutcome, BatchRefusal, Event, FailedAttempt, Job, JobId,
-    JobPage, Member, NodeId, ParseJobIdError, Phase, PriorityStats, Progress, Purged, QueueStats,
-    RefusalKind, Role, Setting, SettingChange, SettingValue, Settings, SettingsVersion, Stage,
-    Status, Submission, TenantStats, TextToImage, TrailRecord,
+    Accepted, Artifact, Author, BatchOutcome, BatchRefusal, Event, Examination, FailedAttempt,
+    Finding, FindingLevel, Job, JobId, JobPage, MarkDigest, Member, MemberUpdate, NodeId,
+    ParseJobIdError, Phase, PriorityStats, Progress, Purged, QueueStats, RefusalKind, Replacement,
+    Role, Setting, SettingChange, SettingValue, Settings, SettingsVersion, Snapshot, Stage, Status,
+    Submission, TenantStats, TextToImage, TrailRecord,
 };
 pub use watch::Watch;

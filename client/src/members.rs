@@ -63,7 +63,7 @@ impl Client {
         convert::member(reply)
     }
 
-    /// Removes a member.
+    /// Removes a member; `why` is for whoever reads the cluster's trail later, and may be empty.
     ///
     /// # Errors
     /// - [`Error::NotFound`]: no such member.
@@ -72,8 +72,8 @@ impl Client {
     ///
     /// # Cancel safety
     /// When dropped the outcome is unknown: list the members.
-    pub async fn remove_member(&self, node: NodeId) -> Result<(), Error> {
-        let request = wire::RemoveMemberRequest { node };
+    pub async fn remove_member(&self, node: NodeId, why: &str) -> Result<(), Error> {
+        let request = convert::operations::remove_member(node, why);
         self.call(Kind::Change("remove the member"), request, |mut rpc, request| async move {
             rpc.remove_member(request).await
         })

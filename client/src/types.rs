@@ -3,15 +3,20 @@
 //! These types are a promise apart from the wire: a field may come to the protocol without
 //! changing them. `convert` alone knows both.
 
+mod operations;
 mod queue;
 mod settings;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ulid::Ulid;
 
+pub use operations::{
+    Examination, Finding, FindingLevel, MarkDigest, MemberUpdate, Replacement, Snapshot,
+};
 pub use queue::{
     BatchOutcome, BatchRefusal, FailedAttempt, PriorityStats, Purged, QueueStats, RefusalKind,
     TenantStats,
@@ -325,6 +330,12 @@ pub struct Status {
     pub state_digest: String,
     /// The members as it sees them.
     pub members: Vec<Member>,
+    /// The cluster's feature level: what every peer understands.
+    pub features: u32,
+    /// Whether no job is given to anybody.
+    pub paused: bool,
+    /// The cluster's name, with its lineage after a recovery.
+    pub cluster: String,
 }
 
 /// How a member takes part in decisions.
@@ -369,4 +380,12 @@ pub struct Member {
     pub model: String,
     /// What the leader knows to be on its disk; `None` when not known.
     pub matched_index: Option<u64>,
+    /// Whether it votes and never draws.
+    pub witness: bool,
+    /// Whether it gets no new jobs.
+    pub draining: bool,
+    /// What operators say about it; `region` and `zone` have a meaning.
+    pub labels: BTreeMap<String, String>,
+    /// The highest feature level that its process understands; 0 where not known.
+    pub features: u32,
 }

@@ -6,7 +6,7 @@ use atelier_diffusion::BackendChoice;
 use atelier_peer::config::{Config, Setting, Sources};
 use atelier_peer::engine_link::child::ChildCommand;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A peer of an Atelier cluster, which draws pictures from prompts.
 #[derive(Debug, Parser)]
@@ -20,6 +20,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a peer until it is told to leave.
     Start(Box<Start>),
+    /// Make a survivor a cluster of its own, after a majority of the voters was lost for good. Its
+    /// process must not run.
+    Recover(Recover),
     /// Own a device and draw for the peer that started this process, over standard input and
     /// output.
     Engine(Engine),
@@ -42,9 +45,16 @@ pub(crate) struct Start {
     /// The initial members, 1=http://host:port,2=… (peers).
     #[arg(long, value_name = "LIST")]
     peers: Option<String>,
-    /// Wait to be added to a cluster instead of forming one (join).
+    /// Join a cluster instead of forming one (join): ask this peer of it to be let in (join_through),
+    /// or without a URL wait to be added.
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    join: Option<String>,
+    /// What lets this peer in (cluster_token); better in the environment, ATELIER_CLUSTER_TOKEN.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Ask for a vote as soon as this peer has caught up (promote).
     #[arg(long)]
-    join: bool,
+    promote: bool,
     /// Where HTTP listens (listen.http).
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
@@ -75,6 +85,25 @@ pub(crate) struct Start {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// The survivor's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// A majority of the voters is lost, for good: none of them will ever be started again.
+    #[arg(long)]
+    pub(crate) majority_is_lost: bool,
+    /// Show what there is and what may be lost, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Why, for whoever reads the trail of the cluster later.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Engine {
     /// Directory of the model.
     #[arg(long, value_name = "DIR")]
@@ -93,21 +122,13 @@ impl Start {
     /// # Errors
     /// When the file cannot be read.
     pub(crate) fn sources(&self) -> Result<Sources> {
-        let file = self.config.as_ref().map(|path| {
-            let text = std::fs::read_to_string(path);
-            let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-            Ok::<_, anyhow::Error>((path.display().to_string(), text))
-        });
-        // A variable that is not text cannot be one of ours.
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
-        };
-        let environment = std::env::vars_os().filter_map(text).collect();
-        Ok(Sources { file: file.transpose()?, environment, flags: self.settings() })
+        sources(self.config.as_deref(), self.settings())
     }
 
     fn settings(&self) -> Vec<Setting> {
-        let join = self.join.then(|| "true".to_owned());
+        let join = self.join.as_ref().map(|_| "true".to_owned());
+        let join_through = self.join.clone().filter(|url| !url.is_empty());
+        let promote = self.promote.then(|| "true".to_owned());
         let no_engine = self.no_engine.then(|| "false".to_owned());
         let flags = [
             ("--node", "node", &self.node),
@@ -115,6 +136,9 @@ impl Start {
             ("--data", "data", &self.data),
             ("--peers", "peers", &self.peers),
             ("--join", "join", &join),
+            ("--join", "join_through", &join_through),
+            ("--token", "cluster_token", &self.token),
+            ("--promote", "promote", &promote),
             ("--http", "listen.http", &self.http),
             ("--grpc", "listen.grpc", &self.grpc),
             ("--advertise", "listen.advertise", &self.advertise),
@@ -134,6 +158,30 @@ impl Start {
         });
         flags.into_iter().filter_map(setting).chain(set).collect()
     }
+}
+
+impl Recover {
+    /// Gathers file and environment.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn sources(&self) -> Result<Sources> {
+        sources(Some(&self.config), Vec::new())
+    }
+}
+
+fn sources(file: Option<&Path>, flags: Vec<Setting>) -> Result<Sources> {
+    let file = file.map(|path| {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        Ok::<_, anyhow::Error>((path.display().to_string(), text))
+    });
+    // A variable that is not text cannot be one of ours.
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    };
+    let environment = std::env::vars_os().filter_map(text).collect();
+    Ok(Sources { file: file.transpose()?, environment, flags })
 }
 
 /// The command that a peer starts its engine with: this very program.

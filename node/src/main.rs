@@ -6,9 +6,10 @@
 
 mod cli;
 mod engine;
+mod recover;
 
 use anyhow::{Context, Result};
-use atelier_peer::config::Config;
+use atelier_peer::config::{Config, Sources};
 use atelier_peer::peer::{RunError, Signals, run};
 use clap::Parser;
 use cli::{Cli, Command, Engine, Start};
@@ -24,6 +25,7 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Start(arguments) => start(&arguments),
+        Command::Recover(arguments) => recover::run(&arguments),
         Command::Engine(arguments) => serve_engine(&arguments),
     };
     ended.unwrap_or_else(|error| {
@@ -38,13 +40,7 @@ fn start(arguments: &Start) -> Result<ExitCode> {
         print!("{}", Config::read(&sources).0.to_commented_toml());
         return Ok(ExitCode::SUCCESS);
     }
-    let config = match Config::load(&sources) {
-        Ok(config) => config,
-        Err(faults) => {
-            eprintln!("error: {faults}\nhint: `atelierd start --print-config` explains every key");
-            return Ok(ExitCode::from(USAGE));
-        }
-    };
+    let Some(config) = configured(&sources) else { return Ok(ExitCode::from(USAGE)) };
     log_to_stderr(&config.log)?;
     let engine = config.engine.enabled.then(|| cli::engine_command(&config)).transpose()?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
@@ -59,6 +55,17 @@ fn start(arguments: &Start) -> Result<ExitCode> {
     // Nothing is waited for: what must be on the disk is there.
     runtime.shutdown_background();
     ended
+}
+
+/// The configuration; none where it has faults, which are told.
+fn configured(sources: &Sources) -> Option<Config> {
+    match Config::load(sources) {
+        Ok(config) => Some(config),
+        Err(faults) => {
+            eprintln!("error: {faults}\nhint: `atelierd start --print-config` explains every key");
+            None
+        }
+    }
 }
 
 fn serve_engine(arguments: &Engine) -> Result<ExitCode> {

@@ -6,11 +6,18 @@ mod submit;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use atelier_client::{JobId, NodeId, Phase};
+use atelier_client::{JobId, Phase};
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
+mod cluster;
+mod member;
+mod tools;
+
+pub(super) use cluster::{ClusterArgs, ClusterCommand, RecoverArgs};
+pub(super) use member::{Consent, MemberArgs, MemberCommand, PATIENCE_WAIT, StaleArgs};
+pub(super) use tools::{CompletionsArgs, ContextArgs, ContextCommand, DoctorArgs};
+
 use super::bench::BenchArgs;
-use super::member;
 use super::output::Format;
 
 pub(super) use operate::{
@@ -47,7 +54,11 @@ impl Args {
             Command::Config(args) => args.output.output,
             Command::Status(args) => args.output,
             Command::Bench(args) => args.output.output,
+            Command::Cluster(args) => args.output.output,
+            Command::Doctor(args) => args.output.output,
+            Command::Context(args) => args.output.output,
             Command::Generate(_) | Command::Demo(_) => None,
+            Command::Completions(_) => None,
         };
         alias.unwrap_or(self.connection.format)
     }
@@ -56,7 +67,8 @@ impl Args {
 /// How to reach the cluster, and how to print.
 #[derive(Debug, clap::Args)]
 pub(super) struct Connection {
-    /// Peers to ask, separated by commas; any one of the cluster will do
+    /// Peers to ask, separated by commas; any one of the cluster will do [default: the context's,
+    /// else http://127.0.0.1:7861]
     #[arg(
         long,
         global = true,
@@ -64,10 +76,19 @@ pub(super) struct Connection {
         env = "ATELIER_ENDPOINTS",
         value_name = "URL,…",
         value_delimiter = ',',
-        default_value = "http://127.0.0.1:7861",
         hide_env_values = true
     )]
     pub(super) endpoints: Vec<String>,
+    /// A cluster that `atelier context add` gave a name [default: the one in use]
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        env = "ATELIER_CONTEXT",
+        value_name = "NAME",
+        hide_env_values = true
+    )]
+    pub(super) context: Option<String>,
     /// How long the command may take: 90, 90s, 10m, 2h [default: 10m to draw, 30s to change,
     /// 5s to ask, no end to watch]
     #[arg(
@@ -113,12 +134,27 @@ pub(super) enum Command {
     Config(ConfigArgs),
     /// Ask every peer of the cluster how it is
     Status(OutputArgs),
-    /// List, add, promote and remove members of the cluster
+    /// Start, compare, hand over, and bring back a cluster
+    Cluster(ClusterArgs),
+    /// List members of the cluster; add, promote, replace, drain and remove them
     Member(MemberArgs),
+    /// Look for what is wrong, and say what to do; exits with 0 ok, 1 warnings, 2 failures
+    Doctor(DoctorArgs),
+    /// Give clusters names, and choose one
+    Context(ContextArgs),
+    /// Print a shell's completions of this program
+    Completions(CompletionsArgs),
     /// Start a cluster on this machine, and draw a picture on it
     Demo(DemoArgs),
     /// Measure a cluster
     Bench(BenchArgs),
+}
+
+impl Command {
+    /// Whether it speaks with a cluster at all.
+    pub(super) const fn asks_a_cluster(&self) -> bool {
+        !matches!(self, Self::Context(_) | Self::Completions(_) | Self::Demo(_))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -206,53 +242,6 @@ impl From<PhaseArg> for Phase {
             PhaseArg::Cancelled => Self::Cancelled,
         }
     }
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct MemberArgs {
-    #[command(flatten)]
-    pub(super) output: OutputArgs,
-    #[command(subcommand)]
-    pub(super) command: MemberCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum MemberCommand {
-    /// List the members
-    List,
-    /// Add a peer as a learner, and print the id that it is to be started with
-    Add {
-        /// Of its gRPC, http://host:port
-        #[arg(value_parser = member::address)]
-        address: String,
-        #[command(flatten)]
-        consent: Consent,
-    },
-    /// Make a learner that has caught up a voter
-    Promote {
-        /// Its id
-        node: NodeId,
-        #[command(flatten)]
-        consent: Consent,
-    },
-    /// Remove a member; asks to type its id, or wants --yes where there is no terminal
-    Remove {
-        /// Its id
-        node: NodeId,
-        #[command(flatten)]
-        consent: Consent,
-    },
-}
-
-/// Whether a change is meant.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub(super) struct Consent {
-    /// Show what it would do to the quorum, and change nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Do not ask
-    #[arg(long, conflicts_with = "dry_run")]
-    pub(super) yes: bool,
 }
 
 #[derive(Debug, clap::Args)]

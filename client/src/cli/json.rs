@@ -4,6 +4,7 @@
 //! RFC 3339 in UTC, ids of jobs are strings, what is not known is null.
 
 mod operate;
+mod operations;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,10 @@ use super::quorum::{Change, Voters};
 
 pub(super) use operate::{
     AuthorView, QueueView, SettingDifference, SettingView, TrailView, VersionView,
+};
+pub(super) use operations::{
+    CheckView, ContextView, DoctorView, InitView, SnapshotView, TransferView, VerifiedView,
+    VerifyView,
 };
 
 /// Rises when a field is taken away or changes its meaning.
@@ -77,6 +82,16 @@ pub(super) enum Body {
     },
     MemberChange(ChangeView),
     Bench(BenchView),
+    Verify(VerifyView),
+    Transfer(TransferView),
+    Snapshots {
+        snapshots: Vec<SnapshotView>,
+    },
+    Init(InitView),
+    Doctor(DoctorView),
+    Contexts {
+        contexts: Vec<ContextView>,
+    },
     Queue(QueueView),
     Settings {
         settings_version: u64,
@@ -200,6 +215,12 @@ pub(super) struct StatusView {
     pub(super) consistent: Option<bool>,
     pub(super) jobs: Option<Counts>,
     pub(super) peers: Vec<PeerView>,
+    /// The cluster's name, with its lineage after a recovery.
+    pub(super) cluster: Option<String>,
+    pub(super) features: Option<u32>,
+    pub(super) paused: Option<bool>,
+    pub(super) voters: VotersView,
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -236,6 +257,10 @@ pub(super) struct MemberView {
     engine: Option<String>,
     model: Option<String>,
     matched_index: Option<u64>,
+    witness: Option<bool>,
+    draining: Option<bool>,
+    labels: BTreeMap<String, String>,
+    features: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -247,14 +272,15 @@ pub(super) struct ChangeView {
     dry_run: bool,
     before: VotersView,
     after: VotersView,
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct VotersView {
-    voters: usize,
-    alive: usize,
-    quorum: usize,
-    tolerates: usize,
+pub(super) struct VotersView {
+    pub(super) voters: usize,
+    pub(super) alive: usize,
+    pub(super) quorum: usize,
+    pub(super) tolerates: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -298,12 +324,7 @@ impl Document {
     }
 
     pub(super) fn change(change: &Change, node: Option<u64>, done: bool) -> Self {
-        let view = |voters: Voters| VotersView {
-            voters: voters.total,
-            alive: voters.alive,
-            quorum: voters.quorum(),
-            tolerates: voters.tolerates(),
-        };
+        let view = VotersView::from;
         Body::MemberChange(ChangeView {
             change: change.kind.word(),
             node,
@@ -312,6 +333,7 @@ impl Document {
             dry_run: !done,
             before: view(change.before),
             after: view(change.after),
+            warnings: change.warnings.clone(),
         })
         .into()
     }
@@ -397,12 +419,28 @@ impl From<&Member> for MemberView {
             engine: filled(&member.engine),
             model: filled(&member.model),
             matched_index: member.matched_index,
+            witness: Some(member.witness),
+            draining: Some(member.draining),
+            labels: member.labels.clone(),
+            features: (member.features > 0).then_some(member.features),
+        }
+    }
+}
+
+impl From<Voters> for VotersView {
+    fn from(voters: Voters) -> Self {
+        Self {
+            voters: voters.total,
+            alive: voters.alive,
+            quorum: voters.quorum(),
+            tolerates: voters.tolerates(),
         }
     }
 }
 
 impl MemberView {
-    /// The cells of a table: id, address, role, leader, alive, engine, model, slots, leases.
+    /// The cells of a table: id, address, role, leader, alive, engine, model, slots, leases, state,
+    /// labels.
     pub(super) fn cells(&self) -> Vec<String> {
         let yes = |value: bool| if value { "yes" } else { "no" };
         vec![
@@ -415,7 +453,24 @@ impl MemberView {
             dash(self.model.as_ref()),
             dash(self.slots),
             dash(self.leases),
+            self.state().to_owned(),
+            self.labels(),
         ]
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.draining, self.witness) {
+            (Some(true), _) => "draining",
+            (_, Some(true)) => "witness",
+            _ => "-",
+        }
+    }
+
+    /// The labels on one line; a dash for none.
+    pub(super) fn labels(&self) -> String {
+        let all = self.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let all = all.collect::<Vec<_>>().join(",");
+        dash(filled(&all))
     }
 
     /// An address that is no member's, or not known to be.
@@ -431,6 +486,10 @@ impl MemberView {
             engine: None,
             model: None,
             matched_index: None,
+            witness: None,
+            draining: None,
+            labels: BTreeMap::new(),
+            features: None,
         }
     }
 }

@@ -3,43 +3,63 @@
 use std::io::{IsTerminal, Write};
 use std::net::{Ipv6Addr, SocketAddr};
 
-use atelier_client::{Client, Member, NodeId};
+use atelier_client::{Client, Member, NodeId, Replacement};
 
-use super::args::{Consent, MemberCommand};
+use super::args::{Consent, MemberCommand, PATIENCE_WAIT, StaleArgs};
 use super::failure::{Exit, Failure};
 use super::json::{Body, Document, MemberView};
-use super::output::note;
+use super::output::{dash, note};
 use super::quorum::{Change, ChangeKind};
-use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE};
+use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, drain, wait};
 
-const HEADER: [&str; 9] =
-    ["id", "address", "role", "leader", "alive", "engine", "model", "slots", "leases"];
+const HEADER: [&str; 11] = [
+    "id", "address", "role", "leader", "alive", "engine", "model", "slots", "leases", "state",
+    "labels",
+];
 
 pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exit, Failure> {
-    let patience = match command {
-        MemberCommand::List => PATIENCE_ASK,
+    let patience = match &command {
+        MemberCommand::List { .. } => PATIENCE_ASK,
+        // The newcomer's process may have to be started first.
+        MemberCommand::Replace { .. } => PATIENCE_WAIT,
         _ => PATIENCE_CHANGE,
     };
     let client = context.client(patience)?;
     let members = client.members().await?;
-    match command {
-        MemberCommand::List => list(context, &members),
-        MemberCommand::Add { address, consent } => {
-            let change = Change::add(&members, &address);
-            carry_out(context, &client, &change, consent).await
+    let find = |node| find(&members, node);
+    let (change, consent) = match command {
+        MemberCommand::List { stale } => return list(context, &members, stale),
+        MemberCommand::Drain { node, wait, reason } => {
+            return drain::drain(context, &client, find(node)?, wait, reason).await;
         }
+        MemberCommand::Resume { node, reason } => {
+            return drain::resume(context, &client, find(node)?, reason).await;
+        }
+        MemberCommand::Label { node, labels } => {
+            return drain::label(context, &client, find(node)?, labels).await;
+        }
+        MemberCommand::Replace { node, by, consent } => {
+            let comes = by.learner().map(find).transpose()?;
+            let change = Change::replace(&members, find(node)?, comes);
+            return replace(context, &client, &change, &by, &consent).await;
+        }
+        MemberCommand::Add { address, consent } => (Change::add(&members, &address), consent),
         MemberCommand::Promote { node, consent } => {
-            let change = Change::promote(&members, find(&members, node)?);
-            carry_out(context, &client, &change, consent).await
+            (Change::promote(&members, find(node)?), consent)
         }
-        MemberCommand::Remove { node, consent } => {
-            let change = Change::remove(&members, find(&members, node)?);
-            carry_out(context, &client, &change, consent).await
-        }
-    }
+        MemberCommand::Demote { node, consent } => (Change::demote(&members, find(node)?), consent),
+        MemberCommand::Remove { node, consent } => (Change::remove(&members, find(node)?), consent),
+    };
+    carry_out(context, &client, &change, &consent).await
 }
 
-fn list(context: &Context, members: &[Member]) -> Result<Exit, Failure> {
+fn list(context: &Context, members: &[Member], stale: StaleArgs) -> Result<Exit, Failure> {
+    let led = members.iter().any(|member| member.leader);
+    if !led && !stale.stale {
+        return Err(Failure::new(Exit::Unavailable, "no leader is known, so the list may be old")
+            .hint("--stale takes the word of the peer that answers")
+            .hint("`atelier cluster status` asks each peer"));
+    }
     let views = members.iter().map(MemberView::from);
     if context.output.is_json() {
         let body = Body::Members { members: views.collect() };
@@ -58,17 +78,13 @@ fn find(members: &[Member], node: NodeId) -> Result<&Member, Failure> {
     })
 }
 
-/// Shows what the change does to the quorum, refuses it where none would be left, asks, does it.
-async fn carry_out(
-    context: &Context,
-    client: &Client,
-    change: &Change,
-    consent: Consent,
-) -> Result<Exit, Failure> {
+/// Shows what the change does to the quorum, refuses what must not be, asks. Returns whether to go
+/// on.
+async fn agreed(context: &Context, change: &Change, consent: &Consent) -> Result<bool, Failure> {
     if !context.output.is_json() {
         note(&change.describe());
     }
-    if change.loses_quorum() {
+    if change.loses_quorum() && !consent.force_unsafe {
         return Err(Failure::new(Exit::Conflict, "the cluster could decide nothing afterwards")
             .why([format!(
                 "{} of {} voters would be alive, and {} must agree",
@@ -76,24 +92,85 @@ async fn carry_out(
                 change.after.total,
                 change.after.quorum()
             )])
-            .hint("bring the other voters up first, or add and promote new ones"));
+            .hint("bring the other voters up first, or add and promote new ones")
+            .hint("a majority that is lost for good: `atelier cluster recover --help`"));
     }
+    let unasked_pair =
+        change.makes_two_voters() && !consent.accept_two_voters && !consent.force_unsafe;
     if consent.dry_run {
+        if unasked_pair {
+            note("it would be refused: two voters must be asked for with --accept-two-voters");
+        }
         note("dry run: nothing was changed");
-        return report(context, change, change.node, false);
+        return Ok(false);
     }
-    if change.kind == ChangeKind::Remove && !consent.yes {
+    if unasked_pair {
+        return Err(Failure::new(Exit::Conflict, "there would be two voters")
+            .why(["two tolerate no failure, and one of two fails twice as often".to_owned()])
+            .hint("have one or three; a witness is a cheap third: engine.enabled = false")
+            .hint("on the way from one size to another: --accept-two-voters"));
+    }
+    if change.kind.is_grave() && !consent.yes {
         confirm(change).await?;
     }
+    Ok(true)
+}
+
+async fn carry_out(
+    context: &Context,
+    client: &Client,
+    change: &Change,
+    consent: &Consent,
+) -> Result<Exit, Failure> {
+    if !agreed(context, change, consent).await? {
+        return report(context, change, change.node, false);
+    }
     let node = match (change.kind, change.node) {
-        (ChangeKind::Promote, Some(node)) => client.promote_member(node).await?.node,
+        (ChangeKind::Promote, Some(node)) => {
+            wait::caught_up(context, client, node).await?;
+            client.promote_member(node).await?.node
+        }
+        (ChangeKind::Demote, Some(node)) => client.demote_member(node).await?.node,
         (ChangeKind::Remove, Some(node)) => {
-            client.remove_member(node).await?;
+            client.remove_member(node, &consent.reason).await?;
             node
         }
-        (ChangeKind::Add, _) | (_, None) => client.add_member(&change.address).await?.node,
+        (ChangeKind::Replace | ChangeKind::Add, _) | (_, None) => {
+            client.add_member(&change.address).await?.node
+        }
     };
     report(context, change, Some(node), true)
+}
+
+/// Replaces a member. A newcomer that has no id yet gets one, and is waited for.
+async fn replace(
+    context: &Context,
+    client: &Client,
+    change: &Change,
+    by: &Newcomer,
+    consent: &Consent,
+) -> Result<Exit, Failure> {
+    let Some(leaves) = change.node else { return Ok(Exit::Ok) };
+    if !agreed(context, change, consent).await? {
+        return report(context, change, change.node, false);
+    }
+    let comes = match by {
+        Newcomer::Learner(node) => *node,
+        Newcomer::Address(address) => {
+            let known = client.members().await?;
+            let known = known.iter().find(|member| member.address == *address);
+            let node = match known {
+                Some(member) => member.node,
+                None => client.add_member(address).await?.node,
+            };
+            note(&format!("start its process:\n  {}", start_command(node, address)));
+            node
+        }
+    };
+    wait::caught_up(context, client, comes).await?;
+    let comes = Replacement::Learner(comes);
+    let member = client.replace_member(leaves, &comes, &consent.reason).await?;
+    report(context, change, Some(member.node), true)
 }
 
 fn report(
@@ -107,20 +184,68 @@ fn report(
         return Ok(Exit::Ok);
     }
     let Some(node) = node.filter(|_| done) else { return Ok(Exit::Ok) };
+    let line = |text: String| context.output.line(&text);
     match change.kind {
         ChangeKind::Add => {
             context.output.line(&node.to_string())?;
             note(&format!(
                 "start its process:\n  {}\nNAME must be the cluster's name: the key `cluster` in \
-                 the configuration of the running peers\nwhen `atelier status` shows that it has \
-                 caught up: atelier member promote {node}",
+                 the configuration of the running peers\nthen: atelier member promote {node}",
                 start_command(node, &change.address)
             ));
         }
-        ChangeKind::Promote => context.output.line(&format!("member {node} is a voter"))?,
-        ChangeKind::Remove => context.output.line(&format!("member {node} is removed"))?,
+        ChangeKind::Promote => line(format!("member {node} is a voter"))?,
+        ChangeKind::Demote => line(format!("member {node} is a learner"))?,
+        ChangeKind::Remove => line(format!("member {node} is removed"))?,
+        ChangeKind::Replace => {
+            line(format!("member {node} is in the place of {}", dash(change.node)))?;
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// Who takes a member's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Newcomer {
+    Address(String),
+    Learner(NodeId),
+}
+
+impl Newcomer {
+    const fn learner(&self) -> Option<NodeId> {
+        match self {
+            Self::Learner(node) => Some(*node),
+            Self::Address(_) => None,
+        }
+    }
+}
+
+/// Reads the id of a learner, or the address of a new peer.
+pub(super) fn newcomer(text: &str) -> Result<Newcomer, String> {
+    match text.parse() {
+        Ok(node) => Ok(Newcomer::Learner(node)),
+        Err(_) => address(text).map(Newcomer::Address),
+    }
+}
+
+/// A label to set, or to take away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Label {
+    Set(String, String),
+    Remove(String),
+}
+
+/// Reads KEY=VALUE or KEY-.
+pub(super) fn label(text: &str) -> Result<Label, String> {
+    if let Some((key, value)) = text.split_once('=')
+        && !key.is_empty()
+    {
+        return Ok(Label::Set(key.to_owned(), value.to_owned()));
+    }
+    match text.strip_suffix('-') {
+        Some(key) if !key.is_empty() => Ok(Label::Remove(key.to_owned())),
+        _ => Err("expected KEY=VALUE to set a label, or KEY- to take it away".to_owned()),
+    }
 }
 
 /// Reads the address of a member as strictly as the cluster does.
@@ -159,12 +284,12 @@ fn start_command(node: NodeId, address: &str) -> String {
 async fn confirm(change: &Change) -> Result<(), Failure> {
     let expected = change.node.map(|node| node.to_string()).unwrap_or_default();
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Usage, format!("member {expected} was not removed"))
+        return Err(Failure::new(Exit::Usage, format!("member {expected} was left as it is"))
             .why(["there is no terminal to ask on".to_owned()])
             .hint("say --yes when it is meant, or --dry-run to see what it does"));
     }
     let mut out = std::io::stderr();
-    write!(out, "type {expected} to remove it: ")?;
+    write!(out, "type {expected} to {} it: ", change.kind.word())?;
     out.flush()?;
     let read = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
@@ -172,7 +297,7 @@ async fn confirm(change: &Change) -> Result<(), Failure> {
     });
     let line = read.await.map_err(std::io::Error::other)??;
     if line.trim() != expected {
-        let what = format!("member {expected} was not removed");
+        let what = format!("member {expected} was left as it is");
         return Err(Failure::new(Exit::Failed, what)
             .why([format!("expected {expected}, got {:?}", line.trim())]));
     }
@@ -194,6 +319,19 @@ mod tests {
         {
             assert!(address(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn labels_and_newcomers_are_read() {
+        assert_eq!(label("zone=a"), Ok(Label::Set("zone".into(), "a".into())));
+        assert_eq!(label("zone="), Ok(Label::Set("zone".into(), String::new())));
+        assert_eq!(label("zone-"), Ok(Label::Remove("zone".into())));
+        for bad in ["", "=a", "-", "zone"] {
+            assert!(label(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(newcomer("4"), Ok(Newcomer::Learner(4)));
+        assert_eq!(newcomer("http://a:1"), Ok(Newcomer::Address("http://a:1".into())));
+        assert!(newcomer("a").is_err());
     }
 
     #[test]

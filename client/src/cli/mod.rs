@@ -3,8 +3,12 @@
 mod args;
 mod bench;
 mod change;
+mod cluster;
 mod config;
+mod contexts;
 mod demo;
+mod doctor;
+mod drain;
 mod failure;
 mod files;
 mod generate;
@@ -19,6 +23,7 @@ mod quorum;
 mod status;
 mod submit;
 mod timeline;
+mod wait;
 
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -68,6 +73,19 @@ impl Context {
         })
     }
 
+    /// A client that asks one peer alone, once.
+    fn client_of(&self, address: &str, default: Duration) -> Result<Client, Failure> {
+        let deadline = self.connection.timeout.unwrap_or(default);
+        let options = Options {
+            deadline,
+            attempt_timeout: deadline,
+            retries_max: 0,
+            learn_members: false,
+            ..Options::default()
+        };
+        Ok(Client::connect([address], options)?)
+    }
+
     fn client_with(&self, options: Options) -> Result<Client, Failure> {
         Ok(Client::connect(&self.connection.endpoints, options)?)
     }
@@ -87,11 +105,15 @@ pub(crate) fn run() -> ExitCode {
     // Usage errors end here with code 2, help and version with 0: clap's own habit and ours.
     let args = Args::parse();
     let format = args.format();
-    let context = Context {
-        connection: args.connection,
-        output: Output::new(format),
-        on_interrupt: Mutex::new(None),
-    };
+    let mut connection = args.connection;
+    // What only names contexts or prints completions needs no cluster.
+    if args.command.asks_a_cluster()
+        && let Err(failure) = contexts::resolve(&mut connection)
+    {
+        return failure.report(format);
+    }
+    let context =
+        Context { connection, output: Output::new(format), on_interrupt: Mutex::new(None) };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -120,7 +142,11 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
             Command::Job(args) => job::run(context, args.command).await,
             Command::Queue(args) => queue::run(context, args.command).await,
             Command::Config(args) => config::run(context, args.command).await,
-            Command::Status(_) => status::run(context).await,
+            Command::Status(_) => status::run(context, false).await,
+            Command::Cluster(args) => cluster::run(context, args.command).await,
+            Command::Doctor(args) => doctor::run(context, args).await,
+            Command::Context(args) => contexts::run(context, args.command),
+            Command::Completions(args) => contexts::completions(context, args),
             Command::Member(args) => member::run(context, args.command).await,
             Command::Bench(args) => bench::run(context, args).await,
             Command::Demo(_) => Ok(Exit::Ok),

@@ -1,5 +1,7 @@
 //! The arithmetic of a change of members. Pure.
 
+use std::collections::BTreeMap;
+
 use atelier_client::{Member, NodeId, Role};
 
 /// Those who vote, and how many of them are alive.
@@ -10,7 +12,7 @@ pub(super) struct Voters {
 }
 
 impl Voters {
-    fn of(members: &[Member]) -> Self {
+    pub(super) fn of(members: &[Member]) -> Self {
         let voters = members.iter().filter(|member| member.role == Role::Voter);
         let alive = voters.clone().filter(|member| member.alive).count();
         Self { total: voters.count(), alive }
@@ -37,7 +39,9 @@ impl Voters {
 pub(super) enum ChangeKind {
     Add,
     Promote,
+    Demote,
     Remove,
+    Replace,
 }
 
 impl ChangeKind {
@@ -45,8 +49,15 @@ impl ChangeKind {
         match self {
             Self::Add => "add",
             Self::Promote => "promote",
+            Self::Demote => "demote",
             Self::Remove => "remove",
+            Self::Replace => "replace",
         }
+    }
+
+    /// Whether it is asked to be typed out: what cannot be undone, or takes a vote away.
+    pub(super) const fn is_grave(self) -> bool {
+        matches!(self, Self::Demote | Self::Remove | Self::Replace)
     }
 }
 
@@ -58,43 +69,65 @@ pub(super) struct Change {
     pub(super) address: String,
     pub(super) before: Voters,
     pub(super) after: Voters,
+    /// What is allowed and should be known.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Change {
     /// A learner more: it has no vote.
     pub(super) fn add(members: &[Member], address: &str) -> Self {
-        let before = Voters::of(members);
-        let address = address.to_owned();
-        Self { kind: ChangeKind::Add, node: None, address, before, after: before }
+        Self::of(ChangeKind::Add, None, address, members, members)
     }
 
     /// A learner becomes a voter; to a voter nothing happens.
     pub(super) fn promote(members: &[Member], member: &Member) -> Self {
-        let (before, mut after) = (Voters::of(members), Voters::of(members));
-        if member.role == Role::Learner {
-            after.total += 1;
-            after.alive += usize::from(member.alive);
-        }
-        Self::of(ChangeKind::Promote, member, before, after)
+        let after = with_role(members, member.node, Role::Voter);
+        Self::of(ChangeKind::Promote, Some(member.node), &member.address, members, &after)
+    }
+
+    /// A voter becomes a learner; to a learner nothing happens.
+    pub(super) fn demote(members: &[Member], member: &Member) -> Self {
+        let after = with_role(members, member.node, Role::Learner);
+        Self::of(ChangeKind::Demote, Some(member.node), &member.address, members, &after)
     }
 
     /// A member leaves.
     pub(super) fn remove(members: &[Member], member: &Member) -> Self {
-        let (before, mut after) = (Voters::of(members), Voters::of(members));
-        if member.role == Role::Voter {
-            after.total -= 1;
-            after.alive -= usize::from(member.alive);
-        }
-        Self::of(ChangeKind::Remove, member, before, after)
+        let after = without(members, member.node);
+        Self::of(ChangeKind::Remove, Some(member.node), &member.address, members, &after)
     }
 
-    fn of(kind: ChangeKind, member: &Member, before: Voters, after: Voters) -> Self {
-        Self { kind, node: Some(member.node), address: member.address.clone(), before, after }
+    /// A member leaves as another one, who has caught up by then, comes.
+    pub(super) fn replace(members: &[Member], member: &Member, comes: Option<&Member>) -> Self {
+        let mut after = without(members, member.node);
+        let node = comes.map_or(0, |comes| comes.node);
+        after.retain(|other| other.node != node);
+        let newcomer = comes.unwrap_or(member).clone();
+        after.push(Member { node, role: member.role, alive: true, ..newcomer });
+        Self::of(ChangeKind::Replace, Some(member.node), &member.address, members, &after)
+    }
+
+    fn of(
+        kind: ChangeKind,
+        node: Option<NodeId>,
+        address: &str,
+        before: &[Member],
+        after: &[Member],
+    ) -> Self {
+        let address = address.to_owned();
+        let warnings = zone_warning(after).into_iter().collect();
+        let (before, after) = (Voters::of(before), Voters::of(after));
+        Self { kind, node, address, before, after, warnings }
     }
 
     /// Whether a cluster that decides now would decide no more.
     pub(super) const fn loses_quorum(&self) -> bool {
         !self.after.decides()
+    }
+
+    /// Whether there would be two voters where there were not: one failure stops both.
+    pub(super) const fn makes_two_voters(&self) -> bool {
+        self.after.total == 2 && self.before.total != 2
     }
 
     /// The change in words and numbers.
@@ -109,8 +142,39 @@ impl Change {
         text += &row("quorum", before.quorum(), after.quorum(), "");
         text += &row("alive", before.alive, after.alive, " of the voters");
         text += &row("tolerates", before.tolerates(), after.tolerates(), " failures");
+        for warning in &self.warnings {
+            text += &format!("\n  warning: {warning}");
+        }
         text
     }
+}
+
+fn with_role(members: &[Member], node: NodeId, role: Role) -> Vec<Member> {
+    let changed = |member: &Member| match member.node == node {
+        true => Member { role, ..member.clone() },
+        false => member.clone(),
+    };
+    members.iter().map(changed).collect()
+}
+
+fn without(members: &[Member], node: NodeId) -> Vec<Member> {
+    members.iter().filter(|member| member.node != node).cloned().collect()
+}
+
+/// The zone whose loss would take the quorum along, where there is more than one zone.
+pub(super) fn zone_warning(members: &[Member]) -> Option<String> {
+    let voters: Vec<&Member> = members.iter().filter(|one| one.role == Role::Voter).collect();
+    let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
+    for zone in voters.iter().filter_map(|voter| voter.labels.get("zone")) {
+        *zones.entry(zone).or_default() += 1;
+    }
+    let (zone, count) = zones.iter().max_by_key(|(_, count)| **count)?;
+    let total = voters.len();
+    (total > 1 && count * 2 > total).then(|| {
+        format!(
+            "{count} of {total} voters are in zone {zone}: without it the others decide nothing"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -130,6 +194,10 @@ mod tests {
             engine: String::new(),
             model: String::new(),
             matched_index: None,
+            witness: false,
+            draining: false,
+            labels: BTreeMap::new(),
+            features: 2,
         };
         text.chars().enumerate().map(member).collect()
     }
@@ -141,6 +209,8 @@ mod tests {
             ChangeKind::Add => Change::add(&members, "http://new:7861"),
             ChangeKind::Promote => Change::promote(&members, &members[node - 1]),
             ChangeKind::Remove => Change::remove(&members, &members[node - 1]),
+            ChangeKind::Demote => Change::demote(&members, &members[node - 1]),
+            ChangeKind::Replace => Change::replace(&members, &members[node - 1], None),
         };
         assert_eq!(change.loses_quorum(), loses_quorum, "{text}: {}", change.describe());
     }
@@ -159,6 +229,37 @@ mod tests {
         check("Vl", ChangeKind::Promote, 2, true);
         check("VVV", ChangeKind::Promote, 2, false);
         check("VVv", ChangeKind::Add, 0, false);
+        check("VVv", ChangeKind::Demote, 3, false);
+        check("VVv", ChangeKind::Demote, 1, true);
+        check("VVL", ChangeKind::Demote, 3, false);
+        check("VVv", ChangeKind::Replace, 3, false);
+        check("VVv", ChangeKind::Replace, 2, false);
+        check("Vvv", ChangeKind::Replace, 3, false);
+    }
+
+    #[test]
+    fn two_voters_are_told_apart_from_what_was_there_before() {
+        let three = members("VVV");
+        assert!(Change::remove(&three, &three[2]).makes_two_voters());
+        assert!(!Change::replace(&three, &three[2], None).makes_two_voters());
+        let learner = members("VL");
+        assert!(Change::promote(&learner, &learner[1]).makes_two_voters());
+        let two = members("VVL");
+        assert!(!Change::remove(&two, &two[2]).makes_two_voters());
+    }
+
+    #[test]
+    fn a_zone_with_a_majority_is_named() {
+        let mut three = members("VVV");
+        assert_eq!(zone_warning(&three), None);
+        for (member, zone) in three.iter_mut().zip(["a", "b", "c"]) {
+            member.labels.insert("zone".into(), zone.into());
+        }
+        assert_eq!(zone_warning(&three), None);
+        three[1].labels.insert("zone".into(), "a".into());
+        let told = zone_warning(&three).unwrap();
+        assert!(told.starts_with("2 of 3 voters are in zone a:"), "{told}");
+        assert_eq!(Change::add(&three, "http://new:1").warnings, [told]);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! `atelier status`: one row a peer, from the whole cluster.
 
-use atelier_client::{NodeId, Survey};
+use atelier_client::{NodeId, Status, Survey};
 
 use super::failure::{Exit, Failure};
-use super::json::{Body, Counts, Document, MemberView, PeerView, StatusView};
+use super::json::{Body, Counts, Document, MemberView, PeerView, StatusView, VotersView};
 use super::output::{dash, note};
+use super::quorum::{Voters, zone_warning};
 use super::{Context, PATIENCE_ASK};
 
-pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
+/// `stale` takes what the peers say without a leader for good.
+pub(super) async fn run(context: &Context, stale: bool) -> Result<Exit, Failure> {
     let survey = context.client(PATIENCE_ASK)?.survey().await;
     let answered = survey.statuses().count();
     if answered == 0 {
@@ -24,6 +26,11 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
         consistent: survey.consistent(),
         jobs: counts(&survey),
         peers,
+        cluster: newest(&survey).map(|one| one.cluster.clone()).filter(|name| !name.is_empty()),
+        features: newest(&survey).map(|one| one.features),
+        paused: newest(&survey).map(|one| one.paused),
+        voters: Voters::of(&survey.members).into(),
+        warnings: zone_warning(&survey.members).into_iter().collect(),
     };
     let all_answered = silent.is_empty();
     let led = view.leader.is_some();
@@ -33,7 +40,8 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Failure> {
         print(context, &view, &silent)?;
     }
     match (led, all_answered) {
-        (false, _) => Ok(Exit::Unavailable),
+        (false, _) if !stale => Ok(Exit::Unavailable),
+        (false, _) => Ok(Exit::Ok),
         (true, false) => Ok(Exit::Partial),
         (true, true) => Ok(Exit::Ok),
     }
@@ -87,8 +95,12 @@ fn silence(peer: &PeerView) -> Option<String> {
     Some(peer.why.clone().unwrap_or_else(|| "it does not answer".to_owned()))
 }
 
+fn newest(survey: &Survey) -> Option<&Status> {
+    survey.statuses().max_by_key(|status| (status.term, status.applied_index))
+}
+
 fn counts(survey: &Survey) -> Option<Counts> {
-    let newest = survey.statuses().max_by_key(|status| (status.term, status.applied_index))?;
+    let newest = newest(survey)?;
     let (queued, leased, terminal) = (newest.queued, newest.leased, newest.terminal);
     Some(Counts { queued, leased, terminal })
 }
@@ -96,12 +108,19 @@ fn counts(survey: &Survey) -> Option<Counts> {
 fn print(context: &Context, view: &StatusView, silent: &[String]) -> Result<(), Failure> {
     let header = [
         "id", "address", "role", "leader", "alive", "term", "applied", "engine", "model", "slots",
-        "leases",
+        "leases", "state", "labels",
     ];
     let rows: Vec<_> = view.peers.iter().map(row).collect();
     context.output.table(&header, &rows)?;
     if let Some(Counts { queued, leased, terminal }) = &view.jobs {
         note(&format!("jobs: {queued} queued, {leased} being drawn, {terminal} over"));
+    }
+    note(&arithmetic(view));
+    for warning in &view.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    if view.paused == Some(true) {
+        note("the queue is paused: no job is given to anybody; `atelier queue resume`");
     }
     for why in silent {
         note(&format!("silent: {why}"));
@@ -113,6 +132,17 @@ fn print(context: &Context, view: &StatusView, silent: &[String]) -> Result<(), 
         note("DIVERGED: peers at the same applied index have different states; keep all disks");
     }
     Ok(())
+}
+
+fn arithmetic(view: &StatusView) -> String {
+    let VotersView { voters, alive, quorum, tolerates } = view.voters;
+    let name = view.cluster.as_ref().map(|name| format!("cluster {name}: ")).unwrap_or_default();
+    let features = view.features.filter(|level| *level > 0);
+    let features = features.map(|level| format!("; feature level {level}")).unwrap_or_default();
+    let left = tolerates.saturating_sub(voters - alive);
+    format!(
+        "{name}{alive} of {voters} voters alive, {quorum} must agree, {left} more may fail{features}"
+    )
 }
 
 fn row(peer: &PeerView) -> Vec<String> {

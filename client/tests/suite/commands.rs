@@ -20,7 +20,13 @@ const OTHER_JOB: &str = "01K9ZJ4Q4Y8V0N5T2M7R3X6B1D";
 /// The command with nothing of the caller's environment that would change it.
 pub(crate) fn atelier(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atelier"));
-    for name in ["ATELIER_ENDPOINTS", "ATELIER_TIMEOUT", "ATELIER_MODEL", "CLICOLOR_FORCE"] {
+    for name in [
+        "ATELIER_ENDPOINTS",
+        "ATELIER_TIMEOUT",
+        "ATELIER_MODEL",
+        "CLICOLOR_FORCE",
+        "ATELIER_CONTEXT",
+    ] {
         command.env_remove(name);
     }
     command.args(args).env("NO_COLOR", "1").stdin(Stdio::null());
@@ -408,14 +414,14 @@ fn status_is_partial_when_a_member_is_silent() {
 #[test]
 fn a_removal_shows_the_quorum_and_wants_to_be_meant() {
     let (_world, peers) = cluster(3);
-    let output = run(&peers[0], &["member", "remove", "3"]);
+    let output = run(&peers[0], &["member", "remove", "3", "--accept-two-voters"]);
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("--yes"), "{}", stderr(&output));
     let output = run(&peers[0], &["member", "remove", "3", "--dry-run"]);
     assert_eq!(code(&output), 0);
     assert!(stderr(&output).contains("tolerates  1 → 0 failures"), "{}", stderr(&output));
     assert!(peers[0].calls("remove_member").is_empty());
-    let output = run(&peers[0], &["member", "remove", "3", "--yes"]);
+    let output = run(&peers[0], &["member", "remove", "3", "--yes", "--accept-two-voters"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(peers[0].calls("remove_member"), ["3"]);
 }
@@ -428,7 +434,7 @@ fn a_removal_that_leaves_no_quorum_is_refused() {
         let output = run(&peers[0], &["member", "remove", "2", more]);
         assert_eq!(code(&output), 4, "{}", stderr(&output));
     }
-    let output = run(&peers[0], &["member", "remove", "3", "--yes"]);
+    let output = run(&peers[0], &["member", "remove", "3", "--yes", "--accept-two-voters"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(peers[0].calls("remove_member"), ["3"]);
 }

@@ -7,4 +7,5 @@ mod commands;
 mod demo;
 mod library;
 mod operate;
+mod operations;
 mod support;

@@ -366,7 +366,10 @@ impl Atelier for Service {
             version: "0.1.0".into(),
             state_digest: "ab".repeat(32),
             members: lock(&self.world).members.clone(),
-            ..Default::default()
+            features: 2,
+            settings_version: 0,
+            paused: false,
+            cluster: "studio".into(),
         }))
     }
 
@@ -478,6 +481,80 @@ impl Atelier for Service {
         Ok(Response::new(lock(&self.world).settings.history()))
     }
 
+    async fn demote_member(
+        &self,
+        request: Request<wire::DemoteMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        let node = request.into_inner().node;
+        self.enter("demote_member", &node.to_string()).await?;
+        let mut member = member(node, "http://127.0.0.1:1");
+        member.role = wire::MemberRole::Learner.into();
+        Ok(Response::new(member))
+    }
+
+    async fn replace_member(
+        &self,
+        request: Request<wire::ReplaceMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        let wire::ReplaceMemberRequest { node, comes, .. } = request.into_inner();
+        self.enter("replace_member", &format!("{node} by {comes}")).await?;
+        Ok(Response::new(member(comes, "http://127.0.0.1:9")))
+    }
+
+    async fn set_member(
+        &self,
+        request: Request<wire::SetMemberRequest>,
+    ) -> Result<Response<wire::Member>, Status> {
+        let wire::SetMemberRequest { node, draining, labels_set, labels_removed, .. } =
+            request.into_inner();
+        let what = format!("{node} {draining:?} {labels_set:?} {labels_removed:?}");
+        self.enter("set_member", &what).await?;
+        let mut changed = member(node, "http://127.0.0.1:1");
+        changed.draining = draining == Some(true);
+        changed.labels = labels_set;
+        Ok(Response::new(changed))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderReply>, Status> {
+        let node = request.into_inner().node;
+        self.enter("transfer_leader", &node.to_string()).await?;
+        Ok(Response::new(wire::TransferLeaderReply { leader: if node == 0 { 2 } else { node } }))
+    }
+
+    async fn take_snapshot(
+        &self,
+        request: Request<wire::TakeSnapshotRequest>,
+    ) -> Result<Response<wire::TakeSnapshotReply>, Status> {
+        self.enter("take_snapshot", "").await?;
+        drop(request);
+        Ok(Response::new(wire::TakeSnapshotReply { log_index: 9, bytes: 4_096 }))
+    }
+
+    async fn place_mark(
+        &self,
+        request: Request<wire::PlaceMarkRequest>,
+    ) -> Result<Response<wire::PlaceMarkReply>, Status> {
+        self.enter("place_mark", "").await?;
+        drop(request);
+        Ok(Response::new(wire::PlaceMarkReply { log_index: 11 }))
+    }
+
+    async fn digest_at(
+        &self,
+        request: Request<wire::DigestAtRequest>,
+    ) -> Result<Response<wire::DigestAtReply>, Status> {
+        let act = self.enter("digest_at", &request.get_ref().log_index.to_string()).await?;
+        let state_digest = match act {
+            // Another state than the others have.
+            Some(Act::Bytes(_)) => "cd".repeat(32),
+            _ => "ab".repeat(32),
+        };
+        Ok(Response::new(wire::DigestAtReply { node: self.node, state_digest }))
+    }
+
     async fn trail(
         &self,
         _: Request<wire::TrailRequest>,
@@ -486,61 +563,27 @@ impl Atelier for Service {
         Ok(Response::new(lock(&self.world).settings.trail()))
     }
 
-    async fn demote_member(
-        &self,
-        _: Request<wire::DemoteMemberRequest>,
-    ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("this peer has no script for it"))
-    }
-
-    async fn replace_member(
-        &self,
-        _: Request<wire::ReplaceMemberRequest>,
-    ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("this peer has no script for it"))
-    }
-
-    async fn set_member(
-        &self,
-        _: Request<wire::SetMemberRequest>,
-    ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("this peer has no script for it"))
-    }
-
-    async fn transfer_leader(
-        &self,
-        _: Request<wire::TransferLeaderRequest>,
-    ) -> Result<Response<wire::TransferLeaderReply>, Status> {
-        Err(Status::unimplemented("this peer has no script for it"))
-    }
-
-    async fn take_snapshot(
-        &self,
-        _: Request<wire::TakeSnapshotRequest>,
-    ) -> Result<Response<wire::TakeSnapshotReply>, Status> {
-        Err(Status::unimplemented("this peer has no script for it"))
-    }
-
-    async fn place_mark(
-        &self,
-        _: Request<wire::PlaceMarkRequest>,
-    ) -> Result<Response<wire::PlaceMarkReply>, Status> {
-        Err(Status::unimplemented("this peer has no script for it"))
-    }
-
-    async fn digest_at(
-        &self,
-        _: Request<wire::DigestAtRequest>,
-    ) -> Result<Response<wire::DigestAtReply>, Status> {
-        Err(Status::unimplemented("this peer has no script for it"))
-    }
-
     async fn examine(
         &self,
-        _: Request<wire::ExamineRequest>,
+        request: Request<wire::ExamineRequest>,
     ) -> Result<Response<wire::ExamineReply>, Status> {
-        Err(Status::unimplemented("this peer has no script for it"))
+        self.enter("examine", "").await?;
+        drop(request);
+        let finding = |check: &str, level: wire::FindingLevel, found: &str, fix: &str| {
+            let [check, found, fix] = [check, found, fix].map(str::to_owned);
+            wire::Finding { check, level: level.into(), found, fix }
+        };
+        let findings = vec![
+            finding("fsync", wire::FindingLevel::Ok, "slowest of 8: 2.0 ms", ""),
+            finding("disk", wire::FindingLevel::Warn, "1.0 GiB free", "make room"),
+        ];
+        Ok(Response::new(wire::ExamineReply { node: self.node, findings, wall_ms: now_ms() }))
     }
+}
+
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_millis() as u64
 }
 
 async fn slowly<T>(item: T) -> T {

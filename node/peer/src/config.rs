@@ -29,6 +29,14 @@ pub struct Config {
     pub data: PathBuf,
     /// Do not form a cluster: wait to be added to one.
     pub join: bool,
+    /// Whom to ask to be let in, `http://host:port`; empty for nobody.
+    pub join_through: String,
+    /// What opens the cluster to newcomers; empty where only operators add members.
+    pub cluster_token: String,
+    /// Ask for a vote as soon as this peer has caught up.
+    pub promote: bool,
+    /// Vote and never draw, and lead no longer than needed.
+    pub witness: bool,
     /// Filter of the log, in the syntax of `tracing-subscriber`.
     pub log: String,
     /// Where this peer listens.
@@ -139,6 +147,10 @@ impl Default for Config {
             cluster: "atelier".to_owned(),
             data: PathBuf::from("atelier-data"),
             join: false,
+            join_through: String::new(),
+            cluster_token: String::new(),
+            promote: false,
+            witness: false,
             log: "info".to_owned(),
             listen: Listen {
                 http: SocketAddr::from(([127, 0, 0, 1], 7860)),
@@ -216,7 +228,12 @@ impl Config {
     /// Every setting as `key=value`, on one line, for the log.
     #[must_use]
     pub fn effective(&self) -> String {
-        let settings = FIELDS.iter().map(|field| format!("{}={}", field.key, (field.get)(self)));
+        let value = |field: &fields::Field| match field.key {
+            // Whoever reads the log must not be able to join.
+            "cluster_token" if !self.cluster_token.is_empty() => "(secret)".to_owned(),
+            _ => (field.get)(self),
+        };
+        let settings = FIELDS.iter().map(|field| format!("{}={}", field.key, value(field)));
         settings.collect::<Vec<_>>().join(" ")
     }
 
@@ -251,7 +268,7 @@ impl Config {
                 faults.push(Fault::relation(key, expected, got));
             }
         };
-        if self.node == 0 {
+        if self.node == 0 && self.join_through.is_empty() {
             fault("node", "an id from 1 to 18446744073709551615", "nothing".to_owned());
         }
         let (min, max) = (self.raft.election_ms_min, self.raft.election_ms_max);
@@ -265,6 +282,14 @@ impl Config {
         if self.jobs.lease_ms < max {
             let expected = "at least raft.election_ms_max";
             fault("jobs.lease_ms", expected, self.jobs.lease_ms.to_string());
+        }
+        if !self.join_through.is_empty() && self.cluster_token.is_empty() {
+            let expected = "the token of the cluster that join_through asks";
+            fault("cluster_token", expected, "nothing".to_owned());
+        }
+        if self.witness && self.engine.enabled {
+            let expected = "false where witness is true: a witness never draws";
+            fault("engine.enabled", expected, "true".to_owned());
         }
         if self.engine.enabled && self.engine.model.as_os_str().is_empty() {
             let expected =

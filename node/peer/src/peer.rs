@@ -15,9 +15,12 @@
 
 mod membership;
 mod observer;
+mod origin;
 mod run;
 mod serve;
+mod standing;
 
+pub use origin::OriginError;
 pub use run::{RunError, Signals, run};
 pub use serve::Listeners;
 
@@ -25,6 +28,9 @@ use crate::artifacts::{ArtifactParts, ArtifactSettings, Artifacts, DirectoryShel
 use crate::checkpoints::{CheckpointParts, CheckpointSettings, Checkpoints};
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::gateway::admin::unfit_to_lead;
+use crate::gateway::door::TokenDoor;
+use crate::gateway::examine::Examined;
 use crate::gateway::health::Health;
 use crate::gateway::http::Probes;
 use crate::gateway::leader::Leader as WayToLeader;
@@ -33,14 +39,15 @@ use crate::gateway::metrics::Metrics;
 use crate::leader::Leader;
 use crate::lines::Lines;
 use crate::liveness::LivenessTable;
-use crate::peer_service::{PeerService, PeerServiceParts};
+use crate::peer_service::{Door, PeerService, PeerServiceParts};
 use crate::ports::engine::Engine;
 use crate::ports::members::Members;
 use crate::ports::shelf::{Shelf, ShelfError};
+use crate::ports::upkeep::Upkeep;
 use crate::ports::{Clock, Dial, Entropy, Log, Store};
 use crate::progress::{ProgressBoard, ProgressFollower};
 use crate::proposer::{Proposer, ProposerParts, ProposerSettings};
-use crate::raft::{RaftNode, RaftOptions};
+use crate::raft::{RaftNode, RaftOptions, TransferError};
 use crate::real::{SystemClock, SystemEntropy, TonicDial};
 use crate::storage::{OpenError, SledStore};
 use crate::supervisor::{Supervisor, SupervisorParts, SupervisorSettings};
@@ -48,6 +55,7 @@ use atelier_state::NodeId;
 use serve::{Servers, Services};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
@@ -75,6 +83,8 @@ pub struct Outside {
     pub shelf: Arc<dyn Shelf>,
     /// Draws; none on a witness.
     pub engine: Option<Arc<dyn Engine>>,
+    /// Where the files lie, for whoever looks at the disk; none in a world without files.
+    pub files: Option<PathBuf>,
 }
 
 /// Why a peer did not start. What is on the disk is as it was.
@@ -102,6 +112,9 @@ pub enum StartError {
     /// The node's part in Raft did not start.
     #[error(transparent)]
     Raft(#[from] crate::raft::StartError),
+    /// This peer must not take part, or was not let in.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// What was compiled in cannot be read; this is a bug.
     #[error("gRPC reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -116,6 +129,8 @@ pub struct Peer {
     clock: Arc<dyn Clock>,
     health: Health,
     draining: watch::Sender<bool>,
+    given_up: watch::Receiver<Option<String>>,
+    liveness: Arc<LivenessTable>,
     pause: Duration,
     servers: Servers,
     supervisor: Task,
@@ -166,6 +181,7 @@ impl Outside {
             store: Arc::new(store),
             shelf: Arc::new(shelf),
             engine,
+            files: Some(config.data.clone()),
         })
     }
 }
@@ -182,6 +198,7 @@ impl Peer {
         outside: Outside,
         listeners: Listeners,
     ) -> Result<Peer, StartError> {
+        let config = &origin::settle(config, &outside).await?;
         let options = raft_options(config);
         let (store, dial) = (outside.store.clone(), outside.dial.clone());
         let raft = RaftNode::start(options, store, dial, outside.entropy.as_ref()).await?;
@@ -195,11 +212,15 @@ impl Peer {
         let (proposer, proposer_task) = shared.start_proposer(config, &outside);
         let supervisor = shared.start_supervisor(config, &outside, proposer.clone());
         let mut loops = shared.start_loops(&outside);
+        let (given_up, given_up_seen) = watch::channel(None);
+        loops.push(shared.start_standing(config, &outside, &raft, given_up));
+        let gateway = shared.gateway(config, &outside, proposer, &health, Arc::new(raft.clone()));
+        let gateway = Arc::new(gateway);
         let started = Arc::new(AtomicBool::new(false));
         let services = Services {
             raft: raft.service(),
-            peer: shared.peer_service(config, &outside),
-            gateway: shared.gateway(config, &outside, proposer, health.draining.clone()),
+            peer: shared.peer_service(config, &outside, door(config, &gateway)),
+            gateway,
             probes: Probes {
                 health: health.clone(),
                 view: raft.view(),
@@ -209,7 +230,8 @@ impl Peer {
             },
         };
         let (servers, reporter) = serve::start(listeners, services)?;
-        loops.push(observer::start(health.clone(), shared.metrics, reporter, started));
+        let metrics = shared.metrics.clone();
+        loops.push(observer::start(health.clone(), metrics, reporter, started));
         if forms_the_cluster(config) {
             let members = config.initial_members().into_iter();
             let members = members.map(|member| (NodeId(member.id), member.address));
@@ -218,7 +240,20 @@ impl Peer {
         let pause = Duration::from_millis(config.shutdown.pause_ms);
         let clock = outside.clock;
         let proposer = proposer_task;
-        Ok(Peer { raft, clock, health, draining, pause, servers, supervisor, loops, proposer })
+        let (given_up, liveness) = (given_up_seen, shared.liveness);
+        Ok(Peer {
+            raft,
+            clock,
+            health,
+            draining,
+            given_up,
+            liveness,
+            pause,
+            servers,
+            supervisor,
+            loops,
+            proposer,
+        })
     }
 
     /// Where HTTP is answered.
@@ -256,6 +291,19 @@ impl Peer {
         }
     }
 
+    /// Waits until this peer learns that its cluster was recovered without it, and says so.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn given_up(&self) -> String {
+        let mut given_up = self.given_up.clone();
+        let told = given_up.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
+        match told {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Leaves in good order: not ready any more, then no leader, then no leases, then gone.
     pub async fn stop(self) {
         self.draining.send_replace(true);
@@ -283,14 +331,19 @@ impl Peer {
         if !status.is_leader || !status.quorum_acked {
             return;
         }
-        let others = status.matched.iter().filter(|(node, _)| **node != status.node);
-        let voters = others.filter(|(node, _)| status.voters.contains(node));
-        let Some((heir, _)) = voters.max_by_key(|(_, matched)| **matched) else { return };
+        let mut avoided = unfit_to_lead(&self.raft.view().borrow().state);
+        let (now, liveness) = (self.clock.now(), self.liveness.get());
+        avoided.extend(status.voters.iter().filter(|node| !liveness.is_alive(now, **node)));
         // Where all leave at once the heir leaves too, and nobody takes over.
-        match tokio::time::timeout(HAND_OVER_MAX, self.raft.transfer_leader(*heir)).await {
-            Ok(Ok(())) => tracing::info!(leader = heir.0, "handed the lead over"),
-            Ok(Err(error)) => tracing::warn!(leader = heir.0, %error, "lead not handed over"),
-            Err(_) => tracing::warn!(leader = heir.0, "the heir does not take the lead"),
+        let begun = self.clock.now();
+        match tokio::time::timeout(HAND_OVER_MAX, self.raft.hand_over(&avoided)).await {
+            Ok(Ok(leader)) => {
+                let elapsed_ms = self.clock.now().saturating_sub(begun).as_millis();
+                tracing::info!(leader = leader.0, elapsed_ms, "handed the lead over");
+            }
+            Ok(Err(TransferError::NoHeir)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "lead not handed over"),
+            Err(_) => tracing::warn!("the heir does not take the lead"),
         }
     }
 }
@@ -395,6 +448,7 @@ impl Shared {
         let settings = SupervisorSettings {
             slots: config.engine.slots,
             checkpoint_steps: config.jobs.checkpoint_steps,
+            witness: config.witness,
             lease: lease(config),
             ..SupervisorSettings::new(cluster, node, config.advertised())
         };
@@ -413,8 +467,14 @@ impl Shared {
         ]
     }
 
-    fn peer_service(&self, config: &Config, outside: &Outside) -> PeerService {
+    fn peer_service(
+        &self,
+        config: &Config,
+        outside: &Outside,
+        door: Option<Arc<dyn Door>>,
+    ) -> PeerService {
         PeerService::new(PeerServiceParts {
+            door,
             cluster: config.cluster.clone(),
             log: self.log.clone(),
             members: self.members.clone(),
@@ -426,21 +486,45 @@ impl Shared {
         })
     }
 
-    fn gateway(
-        &self,
-        config: &Config,
-        outside: &Outside,
-        proposer: Proposer,
-        draining: watch::Receiver<bool>,
-    ) -> Gateway {
-        let leader = WayToLeader {
+    fn way_to_leader(&self, config: &Config, outside: &Outside) -> WayToLeader {
+        WayToLeader {
             cluster: config.cluster.clone(),
             log: self.log.clone(),
             lines: self.lines.clone(),
             clock: outside.clock.clone(),
             members: self.members.clone(),
             liveness: self.liveness.clone(),
-        };
+        }
+    }
+
+    fn start_standing(
+        &self,
+        config: &Config,
+        outside: &Outside,
+        raft: &RaftNode,
+        given_up: watch::Sender<Option<String>>,
+    ) -> Task {
+        standing::start(standing::Standing {
+            raft: raft.clone(),
+            leader: self.way_to_leader(config, outside),
+            lines: self.lines.clone(),
+            clock: outside.clock.clone(),
+            cluster: config.cluster.clone(),
+            witness: config.witness,
+            promote: config.promote,
+            given_up,
+        })
+    }
+
+    fn gateway(
+        &self,
+        config: &Config,
+        outside: &Outside,
+        proposer: Proposer,
+        health: &Health,
+        upkeep: Arc<dyn Upkeep>,
+    ) -> Gateway {
+        let leader = self.way_to_leader(config, outside);
         let progress = ProgressFollower {
             cluster: config.cluster.clone(),
             board: self.board.clone(),
@@ -458,7 +542,9 @@ impl Shared {
             clock: outside.clock.clone(),
             entropy: outside.entropy.clone(),
             metrics: self.metrics.clone(),
-            draining,
+            upkeep,
+            examined: Examined { data: outside.files.clone(), engine: health.engine.clone() },
+            draining: health.draining.clone(),
             attempts_max: config.jobs.attempts_max,
             acknowledged: AtomicU64::new(0),
         }
@@ -493,11 +579,19 @@ fn formation(raft: RaftNode, members: BTreeMap<NodeId, String>) -> Task {
     })
 }
 
+fn door(config: &Config, gateway: &Arc<Gateway>) -> Option<Arc<dyn Door>> {
+    let has_token = !config.cluster_token.is_empty();
+    has_token.then(|| -> Arc<dyn Door> {
+        Arc::new(TokenDoor::new(&config.cluster_token, gateway.clone()))
+    })
+}
+
 /// One of the initial members forms the cluster, the one with the least id; doing it again is no
 /// harm.
 fn forms_the_cluster(config: &Config) -> bool {
     let members = config.initial_members();
-    !config.join && members.iter().map(|member| member.id).min() == Some(config.node)
+    let joins = config.join || !config.join_through.is_empty();
+    !joins && members.iter().map(|member| member.id).min() == Some(config.node)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use crate::artifacts::{ARTIFACT_BYTES_MAX, Artifacts, KeepError, chunks_of};
 use crate::checkpoints::{Checkpoints, MESSAGE_BYTES_MAX};
+use crate::gateway::admin::unfit_to_lead;
 use crate::liveness::{BEAT_LEASES_MAX, Beat, LivenessTable};
 use crate::ports::members::{Members, MembersError};
 use crate::ports::{Clock, Log, ProposeError, RaftStatus};
@@ -17,15 +18,17 @@ use atelier_proto::peer::v1::change_members_request::Change;
 use atelier_proto::peer::v1::peer_server::{Peer, PeerServer};
 use atelier_proto::peer::v1::{
     BeatReply, BeatRequest, ChangeMembersReply, ChangeMembersRequest, FetchArtifactChunk,
-    FetchArtifactRequest, FetchCheckpointReply, FetchCheckpointRequest, LivenessReply,
-    LivenessRequest, PeerLiveness, ProgressReply, ProposeReply, ProposeRequest, PutArtifactChunk,
-    PutArtifactReply, PutCheckpointReply, PutCheckpointRequest, RunningLease, WatchProgressRequest,
+    FetchArtifactRequest, FetchCheckpointReply, FetchCheckpointRequest, GreetReply, GreetRequest,
+    JoinReply, JoinRequest, LivenessReply, LivenessRequest, PeerLiveness, ProgressReply,
+    ProposeReply, ProposeRequest, PutArtifactChunk, PutArtifactReply, PutCheckpointReply,
+    PutCheckpointRequest, RunningLease, WatchProgressRequest,
 };
 use atelier_state::job::{Digest, JobId};
 use atelier_state::lease::FencingToken;
 use atelier_state::limits::{self, ENTRY_COMMANDS_MAX};
 use atelier_state::roster::NodeId;
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +65,23 @@ pub struct PeerServiceParts {
     pub artifacts: Arc<Artifacts>,
     /// Holds checkpoints.
     pub checkpoints: Arc<Checkpoints>,
+    /// Lets newcomers in; none where there is no token.
+    pub door: Option<Arc<dyn Door>>,
     /// Tells when a beat came.
     pub clock: Arc<dyn Clock>,
+}
+
+/// Lets newcomers into the cluster.
+pub trait Door: Send + Sync + 'static {
+    /// Adds a peer as a learner, if it has the cluster's token, and answers its id.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED for another token; else as adding a member.
+    fn let_in<'a>(
+        &'a self,
+        token: &'a str,
+        address: &'a str,
+    ) -> BoxFuture<'a, Result<NodeId, Status>>;
 }
 
 /// The service. Mount it with [`PeerService::server`].
@@ -262,9 +280,15 @@ impl Peer for PeerService {
             }
             Some(Change::Promote(node)) => members.promote(NodeId(node)).await,
             Some(Change::Remove(node)) => members.remove(NodeId(node)).await,
-            Some(Change::Demote(_) | Change::Replace(_)) | None => {
-                return Err(Status::invalid_argument("the change is not known to this peer"));
+            Some(Change::Demote(node)) => members.demote(NodeId(node)).await,
+            Some(Change::Replace(swap)) => {
+                members.replace(NodeId(swap.leaves), NodeId(swap.comes)).await
             }
+            Some(Change::TransferLeader(to)) => {
+                let avoided = unfit_to_lead(&self.parts.log.view().borrow().state);
+                members.transfer((to != 0).then_some(NodeId(to)), avoided).await
+            }
+            None => return Err(Status::invalid_argument("the change is not known to this peer")),
         };
         match changed {
             Ok(()) => Ok(Response::new(ChangeMembersReply {})),
@@ -275,6 +299,26 @@ impl Peer for PeerService {
                 Err(Status::deadline_exceeded(error.to_string()))
             }
         }
+    }
+
+    async fn greet(&self, _: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
+        Ok(Response::new(GreetReply {
+            cluster: self.parts.cluster.clone(),
+            node: self.parts.log.status().borrow().node.0,
+            wall_ms: self.parts.clock.wall_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let JoinRequest { token, address } = request.into_inner();
+        let Some(door) = &self.parts.door else {
+            return Err(Status::failed_precondition(
+                "this cluster has no token; set cluster_token on its peers, or use `member add`",
+            ));
+        };
+        let node = door.let_in(&token, &address).await?;
+        Ok(Response::new(JoinReply { cluster: self.parts.cluster.clone(), node: node.0 }))
     }
 
     async fn liveness(

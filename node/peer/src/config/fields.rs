@@ -108,6 +108,36 @@ pub(super) const FIELDS: &[Field] = &[
          add` announced; `peers` is then not used to form anything."
     ),
     text!(
+        "join_through",
+        "an address http://host:port, or nothing",
+        address_or_nothing,
+        String::clone,
+        join_through,
+        "Any peer of the cluster to join. A peer with an empty data directory asks it to be let in,\n\
+         for cluster_token, and learns its id and the cluster's name; `node` may then be left out."
+    ),
+    text!(
+        "cluster_token",
+        "at least 16 printable characters without spaces, or nothing",
+        token,
+        String::clone,
+        cluster_token,
+        "What lets newcomers in, the same on every peer. Keep it secret: `atelier cluster init` makes\n\
+         one. Empty: only `atelier member add` adds members."
+    ),
+    switch!(
+        "promote",
+        promote,
+        "Ask for a vote as soon as this peer has caught up. Without it a newcomer stays a learner\n\
+         until `atelier member promote`."
+    ),
+    switch!(
+        "witness",
+        witness,
+        "Vote and never draw: a cheap third voter. Needs engine.enabled = false. It hands the lead on\n\
+         where another voter can take it."
+    ),
+    text!(
         "log",
         "a filter such as `info` or `info,atelier_peer=debug`",
         filled,
@@ -366,6 +396,12 @@ fn name(text: &str) -> Option<String> {
 
 fn filled(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Short ones are guessed; 16 random characters are not.
+fn token(text: &str) -> Option<String> {
+    let plain = text.chars().all(|c| c.is_ascii_graphic());
+    (text.is_empty() || (plain && (16..=256).contains(&text.len()))).then(|| text.to_owned())
 }
 
 fn socket(text: &str) -> Option<SocketAddr> {

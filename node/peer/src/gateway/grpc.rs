@@ -129,9 +129,10 @@ impl Atelier for Gateway {
         request: Request<wire::RemoveMemberRequest>,
     ) -> Result<Response<wire::RemoveMemberReply>, Status> {
         let deadline = deadline_of(request.metadata());
+        let author = self.author(&request, |request| request.author.clone());
         let node = request.get_ref().node;
         self.measured("RemoveMember", async {
-            self.do_remove_member(node, deadline).await?;
+            self.do_remove_member(node, author, deadline).await?;
             Ok(wire::RemoveMemberReply {})
         })
         .await
@@ -188,51 +189,64 @@ impl Atelier for Gateway {
 
     async fn demote_member(
         &self,
-        _request: Request<wire::DemoteMemberRequest>,
+        request: Request<wire::DemoteMemberRequest>,
     ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let deadline = deadline_of(request.metadata());
+        let demoted = self.do_demote_member(request.get_ref().node, deadline);
+        self.measured("DemoteMember", demoted).await
     }
 
     async fn replace_member(
         &self,
-        _request: Request<wire::ReplaceMemberRequest>,
+        request: Request<wire::ReplaceMemberRequest>,
     ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let deadline = deadline_of(request.metadata());
+        let author = self.author(&request, |request| request.author.clone());
+        let replaced = self.do_replace_member(request.into_inner(), author, deadline);
+        self.measured("ReplaceMember", replaced).await
     }
 
     async fn set_member(
         &self,
-        _request: Request<wire::SetMemberRequest>,
+        request: Request<wire::SetMemberRequest>,
     ) -> Result<Response<wire::Member>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let deadline = deadline_of(request.metadata());
+        let author = self.author(&request, |request| request.author.clone());
+        let set = self.do_set_member(request.into_inner(), author, deadline);
+        self.measured("SetMember", set).await
     }
 
     async fn transfer_leader(
         &self,
-        _request: Request<wire::TransferLeaderRequest>,
+        request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let deadline = deadline_of(request.metadata());
+        let transferred = self.do_transfer_leader(request.get_ref().node, deadline);
+        self.measured("TransferLeader", transferred).await
     }
 
     async fn take_snapshot(
         &self,
         _request: Request<wire::TakeSnapshotRequest>,
     ) -> Result<Response<wire::TakeSnapshotReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("TakeSnapshot", self.do_take_snapshot()).await
     }
 
     async fn place_mark(
         &self,
-        _request: Request<wire::PlaceMarkRequest>,
+        request: Request<wire::PlaceMarkRequest>,
     ) -> Result<Response<wire::PlaceMarkReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let deadline = deadline_of(request.metadata());
+        self.measured("PlaceMark", self.do_place_mark(deadline)).await
     }
 
     async fn digest_at(
         &self,
-        _request: Request<wire::DigestAtRequest>,
+        request: Request<wire::DigestAtRequest>,
     ) -> Result<Response<wire::DigestAtReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        let deadline = deadline_of(request.metadata());
+        let digest = self.do_digest_at(request.get_ref().log_index, deadline);
+        self.measured("DigestAt", digest).await
     }
 
     async fn trail(
@@ -247,7 +261,7 @@ impl Atelier for Gateway {
         &self,
         _request: Request<wire::ExamineRequest>,
     ) -> Result<Response<wire::ExamineReply>, Status> {
-        Err(Status::unimplemented("not served by this version"))
+        self.measured("Examine", async { Ok(self.do_examine().await) }).await
     }
 }
 
@@ -315,6 +329,7 @@ impl Gateway {
             features: view.state.features(),
             settings_version: view.state.settings_version(),
             paused: view.state.paused(),
+            cluster: self.cluster(),
             node: raft.node.0,
             leader: raft.leader.map_or(0, |leader| leader.0),
             term: raft.term,
@@ -332,7 +347,9 @@ impl Gateway {
 }
 
 /// Walks every job on a thread of its own, so that the loops of this runtime get their turns.
-async fn beside<T: Send + 'static>(walk: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+pub(super) async fn beside<T: Send + 'static>(
+    walk: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
     let walked = tokio::task::spawn_blocking(walk).await;
     walked.map_err(|error| Status::internal(format!("walking the state: {error}")))
 }

@@ -16,7 +16,7 @@ use atelier_state::limits::FEATURES;
 use atelier_state::{LogIndex, NodeId};
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
@@ -43,6 +43,11 @@ pub(crate) enum Change {
     AddLearner(NodeId, String),
     Promote(NodeId),
     Remove(NodeId),
+    Demote(NodeId),
+    /// Who leaves, and who comes.
+    Replace(NodeId, NodeId),
+    /// To whom, else to whoever has come furthest beside those who should not lead.
+    Transfer(Option<NodeId>, BTreeSet<NodeId>),
 }
 
 impl Leader {
@@ -142,6 +147,15 @@ impl Leader {
             }
             Change::Promote(node) => wire::change_members_request::Change::Promote(node.0),
             Change::Remove(node) => wire::change_members_request::Change::Remove(node.0),
+            Change::Demote(node) => wire::change_members_request::Change::Demote(node.0),
+            Change::Replace(leaves, comes) => {
+                let swap = wire::ReplaceVoter { leaves: leaves.0, comes: comes.0 };
+                wire::change_members_request::Change::Replace(swap)
+            }
+            Change::Transfer(to, _) => {
+                let to = to.map_or(0, |to| to.0);
+                wire::change_members_request::Change::TransferLeader(to)
+            }
         });
         let request = wire::ChangeMembersRequest { cluster: self.cluster.clone(), change };
         match peer.change_members(request).await {
@@ -162,6 +176,9 @@ impl Leader {
             Change::AddLearner(node, address) => self.members.add_learner(node, address).await,
             Change::Promote(node) => self.members.promote(node).await,
             Change::Remove(node) => self.members.remove(node).await,
+            Change::Demote(node) => self.members.demote(node).await,
+            Change::Replace(leaves, comes) => self.members.replace(leaves, comes).await,
+            Change::Transfer(to, avoided) => self.members.transfer(to, avoided).await,
         };
         changed.map_err(|error| not_changed(&error))
     }

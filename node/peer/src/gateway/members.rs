@@ -6,7 +6,7 @@ use super::{CATCH_UP_MAX, Gateway, OPINIONS_MAX};
 use crate::ports::RaftStatus;
 use atelier_proto::client::v1 as wire;
 use atelier_state::limits::FEATURES;
-use atelier_state::{AllocateNode, Author, Command, NodeId, RemoveNode, Reply, State};
+use atelier_state::{AllocateNode, Author, Command, Node, NodeId, RemoveNode, Reply, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tonic::Status;
@@ -27,6 +27,11 @@ impl Gateway {
         let address = convert::address(address)?;
         let status = self.raft_status();
         if let Some((node, _)) = status.addresses.iter().find(|(_, known)| **known == address) {
+            // A newcomer that was let in and has not come yet asks again.
+            let came = self.view().state.node(*node).is_none_or(Node::is_registered);
+            if status.learners.contains(node) && !came {
+                return self.member_once(*node, |_| true).await;
+            }
             let text = format!("node {node} listens at {address}; remove it first, or use another");
             return Err(Status::failed_precondition(text));
         }
@@ -65,6 +70,7 @@ impl Gateway {
     pub(super) async fn do_remove_member(
         &self,
         node: u64,
+        author: Author,
         deadline: Duration,
     ) -> Result<(), Status> {
         let node = convert::node(node)?;
@@ -74,14 +80,27 @@ impl Gateway {
             return Err(Status::not_found(format!("no member {node}; `member list` names them")));
         }
         self.leader.change(&Change::Remove(node), deadline).await?;
-        let command = Command::RemoveNode(RemoveNode { node, author: Author::default() });
-        match self.propose(command, deadline, &format!("removing node {node}")).await {
-            // It was never registered, or a repeat finds it gone.
-            Err(status) if status.code() == tonic::Code::NotFound => {}
-            other => drop(other?),
-        }
+        self.forget_node(node, author, deadline).await?;
         tracing::info!(node = node.0, "member removed");
         Ok(())
+    }
+
+    /// Drops a node from the roster, and gives back what it held.
+    pub(super) async fn forget_node(
+        &self,
+        node: NodeId,
+        author: Author,
+        deadline: Duration,
+    ) -> Result<(), Status> {
+        // Before feature level 2 an author would be refused, and the removal with it.
+        let knows_authors = self.view().state.features() >= 2;
+        let author = if knows_authors { author } else { Author::default() };
+        let command = Command::RemoveNode(RemoveNode { node, author });
+        match self.propose(command, deadline, &format!("removing node {node}")).await {
+            // It was never registered, or a repeat finds it gone.
+            Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     pub(super) fn raft_status(&self) -> RaftStatus {
@@ -100,7 +119,7 @@ impl Gateway {
     }
 
     /// A member as soon as this peer's status shows the change, or after a while as it is.
-    async fn member_once(
+    pub(super) async fn member_once(
         &self,
         node: NodeId,
         shown: impl Fn(&RaftStatus) -> bool,

@@ -12,8 +12,11 @@
 //! Owns what a client may ask and how it is told no. It must not decide anything that the state or
 //! the leader's loops decide. Any peer answers any call; what only the leader knows is asked of it.
 
+pub(crate) mod admin;
 pub(crate) mod convert;
+pub(crate) mod door;
 pub(crate) mod error;
+pub(crate) mod examine;
 mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;
@@ -27,12 +30,14 @@ mod submit;
 mod watch;
 
 use crate::artifacts::Artifacts;
+use crate::ports::upkeep::Upkeep;
 use crate::ports::{Clock, Entropy, Log};
 use crate::progress::ProgressFollower;
 use crate::proposer::Proposer;
 use crate::view::View;
 use atelier_state::{Command, JobId, LogIndex, Reply};
 use error::unavailable;
+use examine::Examined;
 use leader::Leader;
 use metrics::Metrics;
 use std::sync::Arc;
@@ -62,6 +67,8 @@ pub(crate) struct Gateway {
     pub(crate) leader: Leader,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) upkeep: Arc<dyn Upkeep>,
+    pub(crate) examined: Examined,
     pub(crate) metrics: Arc<Metrics>,
     /// True once the peer leaves: watchers are sent to another one.
     pub(crate) draining: channel::Receiver<bool>,

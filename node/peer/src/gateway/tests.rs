@@ -22,6 +22,7 @@ use atelier_state::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 
@@ -30,6 +31,19 @@ struct World {
     board: Arc<ProgressBoard>,
     draining: channel::Sender<bool>,
     gateway: Gateway,
+}
+
+/// Keeps nothing.
+struct NoUpkeep;
+
+impl Upkeep for NoUpkeep {
+    fn take_snapshot(&self) -> BoxFuture<'_, Result<(LogIndex, u64), String>> {
+        Box::pin(std::future::ready(Err("there is no disk".to_owned())))
+    }
+
+    fn marked(&self, _index: LogIndex) -> Option<atelier_state::State> {
+        None
+    }
 }
 
 /// Changes the status at once.
@@ -56,6 +70,33 @@ impl Members for MemoryMembers {
         });
         let refusal = || MembersError::Refused(format!("node {node} is no learner"));
         Box::pin(std::future::ready(known.then_some(()).ok_or_else(refusal)))
+    }
+
+    fn demote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.0.status.send_modify(|status| {
+            let known = status.voters.remove(&node);
+            status.learners.extend(known.then_some(node));
+        });
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn replace(&self, leaves: NodeId, comes: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.0.status.send_modify(|status| {
+            status.learners.remove(&comes);
+            status.voters.insert(comes);
+            status.voters.remove(&leaves);
+            status.addresses.remove(&leaves);
+        });
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn transfer(
+        &self,
+        to: Option<NodeId>,
+        _avoided: BTreeSet<NodeId>,
+    ) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.0.status.send_modify(|status| status.leader = to);
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn remove(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
@@ -118,6 +159,8 @@ fn world() -> World {
         clock,
         entropy,
         metrics: Arc::new(Metrics::new()),
+        upkeep: Arc::new(NoUpkeep),
+        examined: Examined { data: None, engine: None },
         draining: draining_seen,
         attempts_max: 3,
         acknowledged: AtomicU64::new(0),
@@ -384,18 +427,67 @@ async fn members_are_added_promoted_and_removed() {
     let add = || Request::new(wire::AddMemberRequest { address: address.clone() });
     let added = world.gateway.add_member(add()).await.expect("added").into_inner();
     assert_eq!((added.node, added.role()), (2, wire::MemberRole::Learner));
-    let again = world.gateway.add_member(add()).await.expect_err("it is a member");
-    assert_eq!(again.code(), Code::FailedPrecondition);
+    let again = world.gateway.add_member(add()).await.expect("it has not come yet").into_inner();
+    assert_eq!(again.node, added.node, "a repeat is no second member");
     let promote = Request::new(wire::PromoteMemberRequest { node: added.node });
     let promoted = world.gateway.promote_member(promote).await.expect("promoted").into_inner();
     assert_eq!(promoted.role(), wire::MemberRole::Voter);
+    let again = world.gateway.add_member(add()).await.expect_err("it is a member");
+    assert_eq!(again.code(), Code::FailedPrecondition);
     let unknown = Request::new(wire::PromoteMemberRequest { node: 99 });
     let status = world.gateway.promote_member(unknown).await.expect_err("no learner");
     assert_eq!(status.code(), Code::FailedPrecondition);
-    let remove = || Request::new(wire::RemoveMemberRequest { node: added.node });
+    let remove = || Request::new(wire::RemoveMemberRequest { node: added.node, author: None });
     world.gateway.remove_member(remove()).await.expect("removed");
     assert!(world.gateway.view().state.node(NodeId(added.node)).is_none());
     let status = world.gateway.remove_member(remove()).await.expect_err("gone");
+    assert_eq!(status.code(), Code::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_are_replaced_demoted_and_given_the_lead() {
+    let world = world();
+    world.submit().await;
+    let add = |address: &str| Request::new(wire::AddMemberRequest { address: address.to_owned() });
+    let second = world.gateway.add_member(add("http://127.0.0.1:9001")).await.expect("added");
+    let second = second.into_inner().node;
+    let promote = Request::new(wire::PromoteMemberRequest { node: second });
+    world.gateway.promote_member(promote).await.expect("promoted");
+
+    let request = wire::ReplaceMemberRequest {
+        node: second,
+        address: "http://127.0.0.1:9002".to_owned(),
+        ..wire::ReplaceMemberRequest::default()
+    };
+    let third = world.gateway.replace_member(Request::new(request)).await.expect("replaced");
+    let third = third.into_inner();
+    assert_eq!((third.node, third.role()), (second + 1, wire::MemberRole::Voter));
+    let members = world.gateway.list_members(Request::new(wire::ListMembersRequest {})).await;
+    let members = members.expect("told").into_inner().members;
+    assert_eq!(members.iter().map(|one| one.node).collect::<Vec<_>>(), [1, third.node]);
+
+    let transfer = Request::new(wire::TransferLeaderRequest { node: third.node });
+    let led = world.gateway.transfer_leader(transfer).await.expect("handed over").into_inner();
+    assert_eq!(led.leader, third.node);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_a_later_feature_level_is_refused_and_strangers_are_not_found() {
+    let world = world();
+    world.submit().await;
+    let set = |node| wire::SetMemberRequest {
+        node,
+        draining: Some(true),
+        ..wire::SetMemberRequest::default()
+    };
+    let status = world.gateway.set_member(Request::new(set(9))).await.expect_err("a stranger");
+    assert_eq!(status.code(), Code::NotFound);
+    let status = world.gateway.set_member(Request::new(set(1))).await.expect_err("level 1");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    let mark = world.gateway.place_mark(Request::new(wire::PlaceMarkRequest {})).await;
+    assert_eq!(mark.expect_err("level 1").code(), Code::FailedPrecondition);
+    let digest = Request::new(wire::DigestAtRequest { log_index: 1 });
+    let status = world.gateway.digest_at(digest).await.expect_err("no mark");
     assert_eq!(status.code(), Code::NotFound);
 }
 

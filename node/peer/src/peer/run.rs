@@ -25,6 +25,9 @@ pub enum RunError {
     /// The peer did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The cluster was recovered without this peer.
+    #[error("{0}")]
+    GivenUp(String),
     /// A second signal came while the peer was leaving.
     #[error("ended by a second signal while leaving; its leases move when their time is over")]
     Impatient,
@@ -93,6 +96,11 @@ pub async fn run(
     };
     let name = tokio::select! {
         name = signals.next() => name,
+        why = peer.given_up() => {
+            engine_end.cancel();
+            peer.stop().await;
+            return Err(RunError::GivenUp(why));
+        }
         never = announce(&peer) => match never {},
     };
     told_to_leave(name);

@@ -10,6 +10,7 @@ use atelier_proto::DESCRIPTORS;
 use atelier_proto::client::v1::atelier_server::AtelierServer;
 use atelier_proto::peer::v1::raft_server::RaftServer;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +47,7 @@ pub struct Listeners {
 pub(super) struct Services {
     pub(super) raft: RaftServer<RaftService>,
     pub(super) peer: PeerService,
-    pub(super) gateway: Gateway,
+    pub(super) gateway: Arc<Gateway>,
     pub(super) probes: Probes,
 }
 
@@ -108,7 +109,7 @@ impl Servers {
 fn router(
     raft: RaftServer<RaftService>,
     peer: PeerService,
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
 ) -> Result<(Router, HealthReporter), StartError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -124,7 +125,7 @@ fn router(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_service(raft)
         .add_service(peer.server())
-        .add_service(AtelierServer::new(gateway).max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(AtelierServer::from_arc(gateway).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);

@@ -263,7 +263,7 @@ async fn a_witness_joins_and_is_removed_again() {
     let promote = wire::PromoteMemberRequest { node: added.node };
     let promoted = client.promote_member(promote).await.expect("promoted").into_inner();
     assert_eq!(promoted.role(), wire::MemberRole::Voter);
-    let remove = wire::RemoveMemberRequest { node: added.node };
+    let remove = wire::RemoveMemberRequest { node: added.node, author: None };
     client.remove_member(remove).await.expect("removed");
     let members = client.list_members(wire::ListMembersRequest {}).await.expect("told");
     assert_eq!(members.into_inner().members.len(), 1);

@@ -4,6 +4,7 @@
 
 use atelier_state::roster::NodeId;
 use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
 
 /// Changes who replicates and who votes.
 pub trait Members: Send + Sync + 'static {
@@ -25,6 +26,29 @@ pub trait Members: Send + Sync + 'static {
     /// # Errors
     /// As [`MembersError`] tells.
     fn remove(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>>;
+
+    /// Takes a voter's vote away and lets it go on as a learner.
+    ///
+    /// # Errors
+    /// As [`MembersError`] tells.
+    fn demote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>>;
+
+    /// Puts a learner that has caught up into a voter's place, by one change.
+    ///
+    /// # Errors
+    /// As [`MembersError`] tells.
+    fn replace(&self, leaves: NodeId, comes: NodeId) -> BoxFuture<'_, Result<(), MembersError>>;
+
+    /// Hands the lead to a voter, or to whoever has come furthest beside those who are avoided, and waits until it
+    /// leads.
+    ///
+    /// # Errors
+    /// As [`MembersError`] tells.
+    fn transfer(
+        &self,
+        to: Option<NodeId>,
+        avoided: BTreeSet<NodeId>,
+    ) -> BoxFuture<'_, Result<(), MembersError>>;
 }
 
 /// Why the membership was not changed.

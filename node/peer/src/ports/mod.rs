@@ -18,6 +18,7 @@ pub mod log;
 pub mod members;
 pub mod shelf;
 pub mod store;
+pub mod upkeep;
 
 pub use clock::Clock;
 pub use dial::{Dial, DialError, Purpose};

@@ -12,14 +12,17 @@
 //! state again.
 
 use super::snapshots::Shelf;
-use super::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::ports::upkeep::MARKS_KEPT;
 use crate::view::View;
 use atelier_state::{LogIndex, Reply, State};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use std::collections::VecDeque;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// Entries between two views.
@@ -33,8 +36,13 @@ pub(super) struct StateMachine {
     applied: Option<LogId>,
     membership: StoredMembership,
     view: watch::Sender<View>,
+    marks: Marks,
     shelf: Shelf,
 }
+
+/// The states at the last marks, for whoever compares peers. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Marks(Arc<Mutex<VecDeque<State>>>);
 
 /// Makes a snapshot of the state as it was when this was made.
 pub(super) struct SnapshotBuilder {
@@ -57,26 +65,28 @@ impl StateMachine {
             applied: meta.last_log_id,
             membership: meta.last_membership,
             view,
+            marks: Marks::default(),
             shelf,
         };
         (machine, receiver)
     }
 
-    fn apply_entry(&mut self, log_id: LogId, payload: super::types::Payload) -> Vec<Reply> {
+    fn apply_entry(&mut self, log_id: LogId, payload: Payload) -> Vec<Reply> {
         let index = LogIndex(log_id.index());
-        let replies = match payload {
-            EntryPayload::Blank => Vec::new(),
-            EntryPayload::Normal(commands) => {
-                commands.iter().map(|command| self.state.apply(index, command)).collect()
-            }
-            EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(log_id), membership);
-                Vec::new()
-            }
-        };
-        self.state.mark_applied(index);
+        let replies = apply_payload(&mut self.state, index, &payload);
+        if let EntryPayload::Membership(membership) = payload {
+            self.membership = StoredMembership::new(Some(log_id), membership);
+        }
+        if self.state.marked() == index {
+            self.marks.keep(self.state.clone());
+        }
         self.applied = Some(log_id);
         replies
+    }
+
+    /// Returns the states at the last marks, as they come.
+    pub(super) fn marks(&self) -> Marks {
+        self.marks.clone()
     }
 
     fn publish(&self, replies: &mut Vec<(Responder, Vec<Reply>)>) {
@@ -87,6 +97,47 @@ impl StateMachine {
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
     }
+}
+
+impl Marks {
+    fn keep(&self, state: State) {
+        let mut kept = self.lock();
+        kept.push_back(state);
+        if kept.len() > MARKS_KEPT {
+            kept.pop_front();
+        }
+    }
+
+    /// Returns the state right after a mark's entry, if it is kept.
+    pub(super) fn at(&self, index: LogIndex) -> Option<State> {
+        self.lock().iter().find(|state| state.applied() == index).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<State>> {
+        // Each change is one push and one pop, so a panic cannot have left it half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings a state from a snapshot to the end of a log, as a node does when it starts. For recovery, which has no node.
+pub(super) fn replay<'a>(state: &mut State, entries: impl Iterator<Item = &'a Entry>) {
+    for entry in entries {
+        let index = LogIndex(entry.log_id.index());
+        if index > state.applied() {
+            apply_payload(state, index, &entry.payload);
+        }
+    }
+}
+
+fn apply_payload(state: &mut State, index: LogIndex, payload: &Payload) -> Vec<Reply> {
+    let replies = match payload {
+        EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
+        EntryPayload::Normal(commands) => {
+            commands.iter().map(|command| state.apply(index, command)).collect()
+        }
+    };
+    state.mark_applied(index);
+    replies
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

@@ -112,6 +112,14 @@ impl LogStorage {
         self.memory().purged
     }
 
+    /// Returns what recovery must know of a log that nobody writes: entries in order, vote, and the last entry that was
+    /// known to be committed.
+    pub(super) fn contents(&self) -> (Vec<Entry>, Option<Vote>, Option<LogId>) {
+        let memory = self.memory();
+        let entries = memory.entries.values().map(|stored| stored.entry.clone()).collect();
+        (entries, memory.vote, memory.committed)
+    }
+
     // Never held across an await, and never while the disk is written.
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

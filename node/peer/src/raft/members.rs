@@ -4,6 +4,7 @@
 //! that was interrupted is finished by asking for it again.
 
 use super::disk::{self, DiskReport};
+use super::handover::TransferError;
 use super::node::{Inner, RaftNode, leader_of};
 use super::types::TypeConfig;
 use crate::ports::RaftStatus;
@@ -11,12 +12,11 @@ use atelier_state::NodeId;
 use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-/// The longest wait for a new leader after the old one was asked to go.
-const TRANSFER_MS: u64 = 5_000;
 /// Between two questions to a member that has not answered which disk it has.
 const ASK_AGAIN_MS: u64 = 200;
+/// Entries that a learner may be behind to be given a vote. With more, commits would wait for it.
+const PROMOTE_ENTRIES_BEHIND_MAX: u64 = 1_000;
 
 /// Why a cluster was not initialised.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +67,20 @@ pub enum ChangeMembersError {
         /// What was heard instead.
         reason: String,
     },
+    /// The learner has not come far enough; wait until it has.
+    #[error("node {node} is {entries} entries behind; promote it when it has caught up")]
+    Behind {
+        /// The learner.
+        node: NodeId,
+        /// How far it is behind.
+        entries: u64,
+    },
+    /// The node that should leave stays in, or the one that should come is not there.
+    #[error("node {leaves} cannot be replaced by itself; add the new peer first")]
+    SameNode {
+        /// Both.
+        leaves: NodeId,
+    },
     /// Another change is under way, or the leader is too new; try again shortly.
     #[error("the members cannot be changed right now: {0}; try again")]
     Busy(String),
@@ -77,34 +91,6 @@ pub enum ChangeMembersError {
     #[error("the node stopped taking part: {0}")]
     Stopped(String),
 }
-
-/// Why the leader stayed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TransferError {
-    /// Another node leads, or none does.
-    #[error("this node does not lead, so it cannot hand the lead over")]
-    NotLeader,
-    /// Only voters lead.
-    #[error("node {0} is not a voter; promote it first")]
-    NotVoter(NodeId),
-    /// The node lags; try again once it has caught up.
-    #[error("node {node} is {entries} entries behind; let it catch up first")]
-    Behind {
-        /// The node.
-        node: NodeId,
-        /// How far it is behind.
-        entries: u64,
-    },
-    /// Nobody, or somebody else, took over in time. The cluster elects by itself.
-    #[error("node {0} did not take over in time; see who leads")]
-    TimedOut(NodeId),
-    /// This node takes no part any more.
-    #[error("the node stopped taking part: {0}")]
-    Stopped(String),
-}
-
-/// Entries that a node may be behind to be handed the lead: what travels while nobody may propose.
-const TRANSFER_ENTRIES_BEHIND_MAX: u64 = 1_000;
 
 impl RaftNode {
     /// Forms a cluster of these voters. Once, on one node; where there is a cluster already, it does nothing.
@@ -192,11 +178,11 @@ impl RaftNode {
             return Err(ChangeMembersError::OtherAddress { node, found, asked: address });
         }
         // It may not run yet, so it is asked for its disk when it is promoted.
-        self.change(ChangeMembers::AddNodes(BTreeMap::from([(node.0, address)]))).await
+        self.change(ChangeMembers::AddNodes(BTreeMap::from([(node.0, address)])), false).await
     }
 
-    /// Makes a learner a voter, and the disk that it has now the one that it votes with. Wait until it has caught up:
-    /// until then it holds commits up.
+    /// Makes a learner a voter, if it has caught up: one that lags would hold commits up. The disk that it has now
+    /// becomes the one that it votes with.
     ///
     /// # Errors
     /// As the variants of [`ChangeMembersError`] say.
@@ -205,14 +191,24 @@ impl RaftNode {
     /// As [`RaftNode::add_learner`].
     pub async fn promote(&self, node: NodeId) -> Result<(), ChangeMembersError> {
         let members = self.members();
-        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([node.0]));
-        let known = members.addresses.get(&node);
-        if known.is_none() && members.is_leader {
-            return Err(ChangeMembersError::UnknownNode(node));
+        if members.is_leader && members.voters.contains(&node) {
+            return Ok(());
         }
-        // Another node than the leader refuses, and names it; a voter is left as it is.
-        let asked = members.is_leader && !members.voters.contains(&node);
-        let Some(address) = known.filter(|_| asked) else { return self.change(voter).await };
+        check_caught_up(&members, node)?;
+        let mut change = self.member_with_disk(&members, node).await?;
+        change.push(ChangeMembers::AddVoterIds(BTreeSet::from([node.0])));
+        self.change(ChangeMembers::Batch(change), false).await
+    }
+
+    /// Asks a learner for its disk, and gives the change by which the membership names it. Another node than the
+    /// leader has nothing to ask: its change is refused, and the refusal names the leader.
+    async fn member_with_disk(
+        &self,
+        members: &RaftStatus,
+        node: NodeId,
+    ) -> Result<Vec<ChangeMembers<TypeConfig>>, ChangeMembersError> {
+        let known = members.addresses.get(&node).filter(|_| members.is_leader);
+        let Some(address) = known else { return Ok(Vec::new()) };
         let Inner { dial, options, disks, .. } = &*self.inner;
         let report = disk::ask(dial.as_ref(), &options.cluster, node.0, address).await;
         let report = report.map_err(|reason| {
@@ -221,7 +217,57 @@ impl RaftNode {
         })?;
         disks.learn(node.0, report.id);
         let member = BTreeMap::from([(node.0, disk::member(address, report.id))]);
-        self.change(ChangeMembers::Batch(vec![ChangeMembers::SetNodes(member), voter])).await
+        Ok(vec![ChangeMembers::SetNodes(member)])
+    }
+
+    /// Takes a voter's vote away; it goes on as a learner. A leader hands the lead over first, and its successor
+    /// is to be asked.
+    ///
+    /// # Errors
+    /// As the variants of [`ChangeMembersError`] say.
+    ///
+    /// # Cancel safety
+    /// As [`RaftNode::add_learner`].
+    pub async fn demote(&self, node: NodeId) -> Result<(), ChangeMembersError> {
+        let members = self.members();
+        if members.is_leader && !members.voters.contains(&node) {
+            let known = members.learners.contains(&node);
+            return if known { Ok(()) } else { Err(ChangeMembersError::UnknownNode(node)) };
+        }
+        self.let_go(&members, node).await?;
+        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([node.0])), true).await
+    }
+
+    /// Puts a learner that has caught up into a voter's place by one joint change: at no moment is the cluster
+    /// smaller than before or after.
+    ///
+    /// # Errors
+    /// As the variants of [`ChangeMembersError`] say.
+    ///
+    /// # Cancel safety
+    /// As [`RaftNode::add_learner`].
+    pub async fn replace(&self, leaves: NodeId, comes: NodeId) -> Result<(), ChangeMembersError> {
+        if leaves == comes {
+            return Err(ChangeMembersError::SameNode { leaves });
+        }
+        let members = self.members();
+        if members.is_leader && members.voters.contains(&comes) {
+            // An earlier call got this far.
+            return if members.voters.contains(&leaves) {
+                self.remove(leaves).await
+            } else {
+                Ok(())
+            };
+        }
+        check_caught_up(&members, comes)?;
+        if !members.voters.contains(&leaves) && members.is_leader {
+            return Err(ChangeMembersError::UnknownNode(leaves));
+        }
+        self.let_go_unless_alone(&members, leaves).await?;
+        let mut swap = self.member_with_disk(&members, comes).await?;
+        swap.push(ChangeMembers::AddVoterIds(BTreeSet::from([comes.0])));
+        swap.push(ChangeMembers::RemoveVoters(BTreeSet::from([leaves.0])));
+        self.change(ChangeMembers::Batch(swap), false).await
     }
 
     /// Removes a member for good, be it voter or learner. Its id must not be used again.
@@ -235,72 +281,73 @@ impl RaftNode {
         let members = self.members();
         let ids = BTreeSet::from([node.0]);
         if members.voters.contains(&node) {
-            if members.voters.len() == 1 {
-                return Err(ChangeMembersError::LastVoter(node));
-            }
-            return self.change(ChangeMembers::RemoveVoters(ids)).await;
+            self.let_go(&members, node).await?;
+            return self.change(ChangeMembers::RemoveVoters(ids), false).await;
         }
         if !members.learners.contains(&node) && members.is_leader {
             return Err(ChangeMembersError::UnknownNode(node));
         }
-        self.change(ChangeMembers::RemoveNodes(ids)).await
+        self.change(ChangeMembers::RemoveNodes(ids), false).await
     }
 
-    /// Hands the lead over to a voter, and waits until it leads.
-    ///
-    /// # Errors
-    /// As the variants of [`TransferError`] say.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not take the request back.
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), TransferError> {
-        let status = self.members();
-        if !status.is_leader {
-            return Err(TransferError::NotLeader);
-        }
-        if to == status.node {
-            return Ok(());
-        }
-        if !status.voters.contains(&to) {
-            return Err(TransferError::NotVoter(to));
-        }
-        let matched = status.matched.get(&to).map_or(0, |index| index.0);
-        let entries = status.last_log.0.saturating_sub(matched);
-        if entries > TRANSFER_ENTRIES_BEHIND_MAX {
-            return Err(TransferError::Behind { node: to, entries });
-        }
-        let asked = self.inner.raft.trigger().transfer_leader(to.0).await;
-        asked.map_err(|fatal| TransferError::Stopped(fatal.to_string()))?;
-        let mut status = self.inner.status.clone();
-        let leads = status.wait_for(|status| status.leader == Some(to));
-        match tokio::time::timeout(Duration::from_millis(TRANSFER_MS), leads).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(TransferError::Stopped("it was shut down".to_owned())),
-            Err(_) => Err(TransferError::TimedOut(to)),
-        }
-    }
-
-    /// Asks for a snapshot, which is made by and by.
-    ///
-    /// # Errors
-    /// Says why this node takes no part any more.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not take the request back.
-    pub async fn snapshot(&self) -> Result<(), String> {
-        self.inner.raft.trigger().snapshot().await.map_err(|fatal| fatal.to_string())
-    }
-
-    fn members(&self) -> RaftStatus {
+    pub(super) fn members(&self) -> RaftStatus {
         self.inner.status.borrow().clone()
     }
 
-    async fn change(&self, change: ChangeMembers<u64, String>) -> Result<(), ChangeMembersError> {
-        match self.inner.raft.change_membership(change, false).await {
+    /// Makes sure that a voter can go: it is not the last one, and it does not lead.
+    async fn let_go(&self, members: &RaftStatus, node: NodeId) -> Result<(), ChangeMembersError> {
+        if members.voters.len() == 1 {
+            return Err(ChangeMembersError::LastVoter(node));
+        }
+        self.let_go_unless_alone(members, node).await
+    }
+
+    /// A leader that goes hands the lead over first: clients would wait for an election otherwise.
+    async fn let_go_unless_alone(
+        &self,
+        members: &RaftStatus,
+        node: NodeId,
+    ) -> Result<(), ChangeMembersError> {
+        if !(members.is_leader && members.node == node) || members.voters.len() == 1 {
+            return Ok(());
+        }
+        match self.hand_over(&BTreeSet::new()).await {
+            Ok(heir) => {
+                let leader = members.addresses.get(&heir).map(|address| (heir, address.clone()));
+                Err(ChangeMembersError::NotLeader { leader })
+            }
+            Err(TransferError::NotLeader) => Err(ChangeMembersError::NotLeader { leader: None }),
+            Err(TransferError::Stopped(reason)) => Err(ChangeMembersError::Stopped(reason)),
+            Err(error) => Err(ChangeMembersError::Busy(error.to_string())),
+        }
+    }
+
+    async fn change(
+        &self,
+        change: ChangeMembers<u64, String>,
+        retain: bool,
+    ) -> Result<(), ChangeMembersError> {
+        match self.inner.raft.change_membership(change, retain).await {
             Ok(_) => Ok(()),
             Err(error) => Err(change_error(error)),
         }
     }
+}
+
+/// A leader that knows of no entry at a node has not reached it yet. Who does not lead does not know.
+fn check_caught_up(members: &RaftStatus, node: NodeId) -> Result<(), ChangeMembersError> {
+    if !members.is_leader {
+        return Ok(());
+    }
+    if !members.learners.contains(&node) {
+        return Err(ChangeMembersError::UnknownNode(node));
+    }
+    let matched = members.matched.get(&node).map_or(0, |index| index.0);
+    let entries = members.last_log.0.saturating_sub(matched);
+    if matched == 0 || entries > PROMOTE_ENTRIES_BEHIND_MAX {
+        return Err(ChangeMembersError::Behind { node, entries });
+    }
+    Ok(())
 }
 
 fn change_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ChangeMembersError {

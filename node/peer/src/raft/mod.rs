@@ -24,6 +24,7 @@ pub mod codec;
 
 mod apply;
 mod disk;
+mod handover;
 #[cfg(test)]
 mod log_model;
 mod log_storage;
@@ -31,6 +32,7 @@ mod members;
 mod network;
 mod node;
 mod options;
+mod recover;
 mod service;
 mod snapshots;
 mod status;
@@ -38,7 +40,9 @@ mod status;
 mod suite;
 mod types;
 
-pub use members::{ChangeMembersError, InitializeClusterError, TransferError};
+pub use handover::{SnapshotError, TransferError};
+pub use members::{ChangeMembersError, InitializeClusterError};
 pub use node::{RaftNode, StartError};
 pub use options::RaftOptions;
+pub use recover::{RecoverError, Recovered, Recovery, base_of, generation_of, recover};
 pub use service::RaftService;

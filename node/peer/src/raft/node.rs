@@ -1,6 +1,6 @@
 //! One Raft participant: its runtime, its start and its end, and proposals.
 
-use super::apply::StateMachine;
+use super::apply::{Marks, StateMachine};
 use super::codec;
 use super::disk::{self, Disks, OwnDisk};
 use super::log_storage::{LogBytes, LogStorage};
@@ -10,12 +10,13 @@ use super::service::RaftService;
 use super::snapshots::Shelf;
 use super::status::{self, Heard};
 use super::types::{Commands, Raft};
+use crate::ports::upkeep::Upkeep;
 use crate::ports::{Dial, Entropy, Log, ProposeError, Proposed, RaftStatus, Store, Tree};
 use crate::storage::{DiskId, Identity, IdentityError, LoadError, identity};
 use crate::view::View;
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_server::RaftServer;
-use atelier_state::{Command, LogIndex, NodeId, limits};
+use atelier_state::{Command, LogIndex, NodeId, State, limits};
 use futures_util::future::BoxFuture;
 use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
 use prost::Message;
@@ -40,6 +41,7 @@ pub(super) struct Inner {
     pub(super) disks: Disks,
     heard: Heard,
     view: watch::Receiver<View>,
+    marks: Marks,
     // Taken at the end. The log's thread ends when openraft has dropped its handles.
     runtime: Mutex<Option<Runtime>>,
     log_thread: Mutex<Option<JoinHandle<()>>>,
@@ -86,6 +88,7 @@ impl RaftNode {
         let loaded = handle.spawn_blocking(move || load(&store, &identity, fresh)).await;
         let loaded = loaded.map_err(|error| raft_error(&error))??;
         let (machine, view) = loaded.machine;
+        let marks = machine.marks();
         let (log_bytes, log_thread) = (loaded.log.bytes(), loaded.log_thread);
         let disks = Disks::default();
         let network = NetworkFactory::new(options.cluster.clone(), dial.clone(), disks.clone());
@@ -108,6 +111,7 @@ impl RaftNode {
             disks,
             heard,
             view,
+            marks,
             runtime: Mutex::new(runtime.keep()),
             log_thread: Mutex::new(Some(log_thread)),
         };
@@ -171,6 +175,18 @@ impl Log for RaftNode {
 
     fn view(&self) -> watch::Receiver<View> {
         self.inner.view.clone()
+    }
+}
+
+impl Upkeep for RaftNode {
+    fn take_snapshot(&self) -> BoxFuture<'_, Result<(LogIndex, u64), String>> {
+        Box::pin(
+            async move { RaftNode::take_snapshot(self).await.map_err(|error| error.to_string()) },
+        )
+    }
+
+    fn marked(&self, index: LogIndex) -> Option<State> {
+        self.inner.marks.at(index)
     }
 }
 

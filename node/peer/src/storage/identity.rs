@@ -87,6 +87,27 @@ pub enum IdentityError {
     },
 }
 
+/// Says whose directory this is; none where it is new. Blocks.
+///
+/// # Errors
+/// [`IdentityError::Load`]: the mark is damaged.
+pub fn stored(store: &dyn Store) -> Result<Option<Identity>, IdentityError> {
+    Ok(read(store, Tree::Log)?)
+}
+
+/// Says whose one tree of a directory is.
+///
+/// # Errors
+/// [`IdentityError::Load`]: the mark is damaged.
+pub fn stored_in(store: &dyn Store, tree: Tree) -> Result<Option<Identity>, IdentityError> {
+    Ok(read(store, tree)?)
+}
+
+/// Puts another mark into a batch. Only recovery gives a directory to another lineage of its cluster.
+pub fn mark(batch: &mut Batch, identity: &Identity) {
+    batch.set(KEY, frame::seal(KEY, &encode(identity)));
+}
+
 /// Claims a store for a node: a new one is marked, an old one must bear the mark. Blocks.
 ///
 /// # Errors
@@ -112,7 +133,7 @@ pub fn claim(store: &dyn Store, identity: &Identity) -> Result<(), IdentityError
             return Err(lost(store, tree).into());
         }
         let mut batch = Batch::new();
-        batch.set(KEY, frame::seal(KEY, &encode(identity)));
+        mark(&mut batch, identity);
         store.write(tree, batch).map_err(LoadError::Store)?;
     }
     Ok(())

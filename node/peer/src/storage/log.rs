@@ -111,6 +111,16 @@ pub fn load(store: &dyn Store) -> Result<LogImage, LoadError> {
     Ok(image)
 }
 
+/// Puts an entry into a batch of [`Tree::Log`]. For recovery, which writes without a node; a node has a [`LogWriter`].
+pub fn put_entry(batch: &mut Batch, index: u64, body: &[u8]) {
+    set(batch, entry_key(index), body);
+}
+
+/// Puts a hard value into a batch of [`Tree::Log`], as [`put_entry`] does.
+pub fn put_hard(batch: &mut Batch, hard: Hard, body: &[u8]) {
+    set(batch, hard_key(hard), body);
+}
+
 impl LogImage {
     /// Says which entries are the log, when everything through an index was purged.
     pub fn extent(&self, purged: Option<u64>) -> Extent {

@@ -88,6 +88,8 @@ pub struct SupervisorSettings {
     /// Steps between checkpoints. Default 0: after each step that costs more than a quarter of a
     /// second.
     pub checkpoint_steps: u32,
+    /// It votes, and never has an engine.
+    pub witness: bool,
     /// Silence after which the leader takes leases back; a beat goes out eight times as often.
     /// Default 2 s, the same on all nodes.
     pub lease: Duration,
@@ -104,6 +106,7 @@ impl SupervisorSettings {
             address: address.into(),
             slots: 1,
             checkpoint_steps: 0,
+            witness: false,
             lease: Duration::from_secs(2),
             drain: Duration::from_secs(5),
         }

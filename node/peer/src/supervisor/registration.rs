@@ -24,6 +24,9 @@ pub(super) struct Registration {
     node: NodeId,
     address: String,
     slots: u32,
+    is_witness: bool,
+    // Whether the cluster understands that yet.
+    says_witness: bool,
     incarnation: u64,
     // Of the engine that was last ready.
     class: String,
@@ -44,10 +47,21 @@ pub(super) enum Registered {
 
 impl Registration {
     pub(super) fn new(settings: &SupervisorSettings, incarnation: u64) -> Registration {
-        let SupervisorSettings { node, address, slots, .. } = settings.clone();
+        let SupervisorSettings { node, address, slots, witness: is_witness, .. } = settings.clone();
         let (class, model) = (String::new(), String::new());
         let (last, superseded) = (None, false);
-        Registration { node, address, slots, incarnation, class, model, last, superseded }
+        Registration {
+            node,
+            address,
+            slots,
+            is_witness,
+            says_witness: false,
+            incarnation,
+            class,
+            model,
+            last,
+            superseded,
+        }
     }
 
     pub(super) fn incarnation(&self) -> u64 {
@@ -65,6 +79,7 @@ impl Registration {
             // Leases that it holds stay; the engine may come back and finish them.
             EngineState::Loading { .. } | EngineState::Unfit(_) => 0,
         };
+        self.says_witness = self.is_witness && view.state.features() >= 2;
         let wanted = self.record(slots);
         if let Some((last, index)) = &self.last
             && *last == wanted
@@ -79,6 +94,7 @@ impl Registration {
                 && known.slots == wanted.slots
                 && known.class == wanted.class
                 && known.model == wanted.model
+                && known.witness == wanted.witness
         });
         let later = known.is_some_and(|known| known.incarnation > self.incarnation);
         if later && self.last.is_some() && !self.superseded {
@@ -120,7 +136,7 @@ impl Registration {
             slots,
             class: self.class.clone(),
             model: self.model.clone(),
-            witness: false,
+            witness: self.says_witness,
         }
     }
 }

@@ -379,6 +379,25 @@ impl Members for NotedMembers {
         Box::pin(async { Err(MembersError::Refused("it is 12 entries behind".to_owned())) })
     }
 
+    fn demote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.0.lock().expect("whole").push(format!("demote {node}"));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn replace(&self, leaves: NodeId, comes: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.0.lock().expect("whole").push(format!("replace {leaves} by {comes}"));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn transfer(
+        &self,
+        to: Option<NodeId>,
+        _avoided: BTreeSet<NodeId>,
+    ) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.0.lock().expect("whole").push(format!("transfer to {to:?}"));
+        Box::pin(async { Ok(()) })
+    }
+
     fn remove(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
         self.0.lock().expect("whole").push(format!("remove {node}"));
         Box::pin(async { Ok(()) })
@@ -507,6 +526,7 @@ impl TestPeer {
     /// Serves the `Peer` service on a listener of the loopback.
     pub fn serve(&self, listener: tokio::net::TcpListener) {
         let service = PeerService::new(PeerServiceParts {
+            door: None,
             cluster: CLUSTER.to_owned(),
             log: self.log.clone(),
             members: self.members.clone(),

@@ -1,13 +1,16 @@
 //! What a cluster does when nodes come and go.
 
 use crate::harness::{Cluster, PATIENCE, calm, status_when, submit, submit_with, view_at};
-use atelier_peer::ports::{Log, ProposeError};
-use atelier_peer::raft::{ChangeMembersError, RaftOptions, TransferError};
+use atelier_peer::ports::{Log, ProposeError, Store};
+use atelier_peer::raft::{
+    ChangeMembersError, RaftOptions, RecoverError, Recovery, TransferError, recover,
+};
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_client::RaftClient;
 use atelier_state::{JobId, LogIndex, NodeId, Reply, limits};
 use bytes::Bytes;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,6 +193,83 @@ async fn a_blank_learner_catches_up_by_snapshot_and_is_promoted() {
     cluster.start(4).await;
     let last = cluster.propose(vec![submit(201)]).await;
     cluster.agree(last.log_index).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_is_replaced_by_one_change_and_another_is_demoted() {
+    let mut cluster = Cluster::three(calm).await;
+    let last = cluster.propose(vec![submit(1)]).await.log_index;
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    cluster.start(4).await;
+    cluster.stop(4).await;
+    let address = cluster.address(4);
+    let node = cluster.node(leader).clone();
+    node.add_learner(NodeId(4), address).await.expect("add");
+    let early = node.promote(NodeId(4)).await;
+    assert!(matches!(early, Err(ChangeMembersError::Behind { .. })), "nobody is there: {early:?}");
+
+    cluster.stop(follower).await;
+    cluster.start(4).await;
+    view_at(cluster.node(4), last).await;
+    status_when(&node, |s| s.matched.get(&NodeId(4)) >= Some(&last)).await;
+    node.replace(NodeId(follower), NodeId(4)).await.expect("one change");
+    let changed = status_when(&node, |s| s.voters.contains(&NodeId(4))).await;
+    assert_eq!(changed.voters.len(), 3);
+    assert!(!changed.addresses.contains_key(&NodeId(follower)), "{changed:?}");
+    node.replace(NodeId(follower), NodeId(4)).await.expect("a repeat is no second change");
+    let itself = node.replace(NodeId(4), NodeId(4)).await;
+    assert_eq!(itself, Err(ChangeMembersError::SameNode { leaves: NodeId(4) }));
+
+    node.demote(NodeId(4)).await.expect("demoted");
+    status_when(&node, |s| s.learners.contains(&NodeId(4)) && s.voters.len() == 2).await;
+    // A leader hands the lead over before it lets go of its vote, and says who is to be asked.
+    let asked = node.demote(NodeId(leader)).await;
+    let Err(ChangeMembersError::NotLeader { leader: Some((heir, _)) }) = asked else {
+        panic!("expected another leader, got {asked:?}")
+    };
+    cluster.node(heir.0).demote(NodeId(leader)).await.expect("demoted by its heir");
+    status_when(cluster.node(heir.0), |s| s.voters.len() == 1).await;
+    cluster.propose(vec![submit(2)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_is_recovered_alone_and_the_others_are_refused() {
+    let mut cluster = Cluster::three(calm).await;
+    let last = cluster.propose(vec![submit(1), submit(2)]).await.log_index;
+    cluster.agree(last).await;
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    let wanted = |dry_run| Recovery {
+        cluster: "test".to_owned(),
+        address: cluster.address(2),
+        why: "a test".to_owned(),
+        now_ms: 1,
+        chance: [0, 0, 0, 9],
+        dry_run,
+    };
+    let store: Arc<dyn Store> = Arc::new(cluster.store(2));
+    let seen = recover(&store, &wanted(true)).expect("it can be read");
+    assert_eq!((seen.node, seen.lost.as_slice()), (NodeId(2), &[NodeId(1), NodeId(3)][..]));
+    assert_eq!((seen.queued, seen.lineage.as_str()), (2, "test@1-00000009"));
+    let done = recover(&store, &wanted(false)).expect("recovered");
+    assert_eq!(done, seen, "a dry run says what is done");
+    let again = recover(&store, &wanted(false));
+    assert!(matches!(again, Err(RecoverError::Alone(NodeId(2)))), "{again:?}");
+    drop(store);
+
+    cluster.start_as(2, "test@1-00000009").await;
+    let status = status_when(cluster.node(2), |s| s.is_leader).await;
+    assert_eq!(status.voters.len(), 1);
+    let view = view_at(cluster.node(2), LogIndex(last.0 + 1)).await;
+    assert!(view.state.job(JobId(1)).is_some() && view.state.job(JobId(2)).is_some());
+    cluster.start(1).await;
+    let mut client = RaftClient::connect(cluster.address(2)).await.expect("connect");
+    let vote = Some(pb::Vote { term: 99, node: 1, committed: false });
+    let old =
+        pb::VoteRequest { cluster: "test".to_owned(), to: 2, vote, ..pb::VoteRequest::default() };
+    let status = client.vote(old).await.expect_err("of another lineage");
+    assert!(status.message().contains("this node is of `test@1-00000009`"), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -69,6 +69,16 @@ impl Cluster {
 
     /// Starts a node, at the address that it had before.
     pub(crate) async fn start(&mut self, id: u64) {
+        self.start_as(id, "test").await;
+    }
+
+    /// Opens the store of a node that does not run.
+    pub(crate) fn store(&self, id: u64) -> SledStore {
+        open(&self.path(id))
+    }
+
+    /// The same under a lineage of the cluster.
+    pub(crate) async fn start_as(&mut self, id: u64, cluster: &str) {
         let place = self.places.get(&id).copied();
         let place = place.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address"));
         let server = tokio::runtime::Builder::new_multi_thread()
@@ -78,7 +88,7 @@ impl Cluster {
             .expect("a runtime");
         let listener = server.spawn(bind(place)).await.expect("join");
         self.places.insert(id, listener.local_addr().expect("a local address"));
-        let mut options = RaftOptions::new(NodeId(id), "test", self.address(id));
+        let mut options = RaftOptions::new(NodeId(id), cluster, self.address(id));
         (self.tune)(&mut options);
         let node = start_node(options, &self.path(id)).await.expect("start");
         let serving = Server::builder()

@@ -1,0 +1,56 @@
+//! The arguments of `atelier doctor`, `top`, `completions` and `context`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use clap_complete::Shell;
+
+use super::OutputArgs;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Write an archive for whoever helps: the findings, the members, the counts of jobs; no
+    /// prompts, no secrets
+    #[arg(long, value_name = "FILE.tar")]
+    pub(crate) bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ContextArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(subcommand)]
+    pub(crate) command: ContextCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// List the clusters that have a name here
+    List,
+    /// Give a cluster a name, or change where it is
+    Add {
+        /// Its name
+        name: String,
+        /// Its peers
+        #[arg(required = true, value_name = "URL")]
+        endpoints: Vec<String>,
+    },
+    /// Speak with this cluster where no --endpoints are given
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Forget a name
+    Remove {
+        /// Its name
+        name: String,
+    },
+}

@@ -1,0 +1,327 @@
+//! `atelier doctor`: looks for what is wrong with a cluster, and says what to do.
+//!
+//! Two accounts are put side by side: what each peer finds out about itself and its way to the
+//! others, and what is seen from here: round trips, clocks, versions, models, the arithmetic.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use atelier_client::{Examination, FindingLevel, Member, Role, Status, Survey};
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::args::DoctorArgs;
+use super::cluster::reason;
+use super::failure::{Exit, Failure};
+use super::json::{self, Body, CheckView, DoctorView, Document};
+use super::output::{dash, note};
+use super::quorum::{Voters, zone_warning};
+use super::{Context, PATIENCE_ASK};
+
+/// A peer examines itself within this: it writes to its disk and dials every other one.
+const PATIENCE_EXAMINE: Duration = Duration::from_secs(15);
+/// Clocks further apart than this confuse people; nothing else reads them.
+const SKEW_WARN_MS: u64 = 1_000;
+/// A round trip above this is no machine of the same region.
+const ROUND_TRIP_WARN: Duration = Duration::from_millis(200);
+
+/// One peer as it was found from here.
+struct Visit {
+    node: u64,
+    round_trip: Duration,
+    /// Its clock against ours, where it is ahead; both in milliseconds.
+    skew_ms: i64,
+    examined: Result<Examination, String>,
+}
+
+pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<Exit, Failure> {
+    let survey = context.client(PATIENCE_ASK)?.survey().await;
+    if survey.statuses().next().is_none() {
+        let why = survey.answers.iter().filter_map(|one| one.status.as_ref().err());
+        return Err(Failure::new(Exit::Usage, "no peer answers, so there is nothing to examine")
+            .why(why.map(ToString::to_string).collect::<Vec<_>>())
+            .hint("start the peers, or name others with --endpoints URL,…"));
+    }
+    let visits = join_all(survey.members.iter().map(|member| visit(context, member))).await;
+    let checks = judge(&survey, &visits);
+    let level = checks.iter().map(|check| check.level).max_by_key(|word| severity(word));
+    let view = DoctorView { level: level.unwrap_or(FindingLevel::Ok.word()), checks };
+    let exit = match severity(view.level) {
+        0 => Exit::Ok,
+        1 => Exit::Failed,
+        _ => Exit::Usage,
+    };
+    if let Some(path) = &args.bundle {
+        bundle(path, &view, &survey)?;
+        note(&format!("wrote {}", path.display()));
+    }
+    if context.output.is_json() {
+        context.output.document(&Document::from(Body::Doctor(view)))?;
+    } else {
+        print(context, &view)?;
+    }
+    Ok(exit)
+}
+
+async fn visit(context: &Context, member: &Member) -> Visit {
+    let start = Instant::now();
+    let mut visit = Visit {
+        node: member.node,
+        round_trip: Duration::ZERO,
+        skew_ms: 0,
+        examined: Err("it was not asked".to_owned()),
+    };
+    let client = match context.client_of(&member.address, PATIENCE_EXAMINE) {
+        Ok(client) => client,
+        Err(failure) => {
+            visit.examined = Err(reason(&failure));
+            return visit;
+        }
+    };
+    // The first call connects; the second one shows the way there and back.
+    if let Err(error) = client.members().await {
+        visit.examined = Err(reason(&Failure::from(error)));
+        return visit;
+    }
+    let connected = Instant::now();
+    let again = client.members().await;
+    visit.round_trip = if again.is_ok() { connected.elapsed() } else { start.elapsed() };
+    match client.examine().await {
+        Ok(examination) => {
+            // What it took to answer a small question, half of it on the way back.
+            let returned_ms = now_ms().saturating_sub(half_ms(visit.round_trip));
+            visit.skew_ms = i64::try_from(examination.wall_ms).unwrap_or(i64::MAX)
+                - i64::try_from(returned_ms).unwrap_or(i64::MAX);
+            visit.examined = Ok(examination);
+        }
+        Err(error) => visit.examined = Err(reason(&Failure::from(error))),
+    }
+    visit
+}
+
+fn half_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / 2).unwrap_or(u64::MAX)
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Everything that was found, the cluster first.
+fn judge(survey: &Survey, visits: &[Visit]) -> Vec<CheckView> {
+    let mut checks = of_the_cluster(survey);
+    for visit in visits {
+        of_a_peer(visit, &mut checks);
+    }
+    checks
+}
+
+fn of_the_cluster(survey: &Survey) -> Vec<CheckView> {
+    let check = |check: &str, level: FindingLevel, found: String, fix: &str| {
+        self::check(None, check, level, found, fix)
+    };
+    let voters = Voters::of(&survey.members);
+    let mut checks = Vec::new();
+    let spare = (voters.alive + voters.tolerates()).saturating_sub(voters.total);
+    let found = format!(
+        "{} of {} voters alive, {} must agree, {spare} more may fail",
+        voters.alive,
+        voters.total,
+        voters.quorum()
+    );
+    let (level, fix) = match (voters.decides(), spare) {
+        (false, _) => (
+            FindingLevel::Fail,
+            "start the voters that are down; one that is lost for good: `atelier member replace`; \
+             a majority lost for good: `atelier cluster recover`",
+        ),
+        (true, 0) => (
+            FindingLevel::Warn,
+            "the next failure stops the cluster: start what is down, or add and promote members",
+        ),
+        (true, _) => (FindingLevel::Ok, ""),
+    };
+    checks.push(check("quorum", level, found, fix));
+    checks.push(match survey.leader() {
+        Some(leader) => check("leader", FindingLevel::Ok, format!("node {leader} leads"), ""),
+        None => check(
+            "leader",
+            FindingLevel::Fail,
+            "no peer knows a leader".to_owned(),
+            "see `quorum` above; an election takes a second",
+        ),
+    });
+    if let Some(found) = zone_warning(&survey.members) {
+        checks.push(check("zones", FindingLevel::Warn, found, "spread the voters over zones"));
+    }
+    let statuses: Vec<&Status> = survey.statuses().collect();
+    let versions: BTreeSet<_> = statuses.iter().map(|one| one.version.as_str()).collect();
+    let several = "finish the upgrade: restart the older ones under the newest version";
+    checks.push(agreement("version", &versions, several));
+    let draws = |member: &&Member| member.slots > 0 && member.role == Role::Voter;
+    let models: BTreeSet<_> =
+        survey.members.iter().filter(draws).map(|member| member.model.as_str()).collect();
+    checks.push(agreement("model", &models, "give every peer the same model directory"));
+    if survey.consistent() == Some(false) {
+        let found = "peers at the same entry have different states".to_owned();
+        let fix = "keep all disks; `atelier cluster verify` says which peer differs";
+        checks.push(check("state", FindingLevel::Fail, found, fix));
+    }
+    checks
+}
+
+fn agreement(name: &str, values: &BTreeSet<&str>, fix: &str) -> CheckView {
+    let all = values.iter().copied().collect::<Vec<_>>().join(", ");
+    match values.len() {
+        0 => check(None, name, FindingLevel::Ok, "none is served".to_owned(), ""),
+        1 => check(None, name, FindingLevel::Ok, format!("{all} everywhere"), ""),
+        count => check(None, name, FindingLevel::Warn, format!("{count} of them: {all}"), fix),
+    }
+}
+
+fn of_a_peer(visit: &Visit, checks: &mut Vec<CheckView>) {
+    let node = Some(visit.node);
+    let examination = match &visit.examined {
+        Ok(examination) => examination,
+        Err(why) => {
+            let fix = "is its process running, and its gRPC port open to this machine?";
+            checks.push(check(node, "answers", FindingLevel::Fail, why.clone(), fix));
+            return;
+        }
+    };
+    if examination.node != visit.node {
+        let found = format!("node {} answers at its address", examination.node);
+        let fix = "correct listen.advertise of both";
+        checks.push(check(node, "answers", FindingLevel::Fail, found, fix));
+        return;
+    }
+    let (ms, slow) = (visit.round_trip.as_secs_f64() * 1e3, visit.round_trip > ROUND_TRIP_WARN);
+    let level = if slow { FindingLevel::Warn } else { FindingLevel::Ok };
+    let fix = if slow { "far away or loaded: raft.heartbeat_ms must be above it" } else { "" };
+    checks.push(check(node, "round trip", level, format!("{ms:.1} ms from here"), fix));
+    let off = visit.skew_ms.unsigned_abs() > SKEW_WARN_MS;
+    let level = if off { FindingLevel::Warn } else { FindingLevel::Ok };
+    let found = format!("{:+} ms against this machine", visit.skew_ms);
+    let fix = if off { "run a time service, such as chrony, on both" } else { "" };
+    checks.push(check(node, "clock", level, found, fix));
+    for finding in &examination.findings {
+        let (level, found) = (finding.level, finding.found.clone());
+        checks.push(check(node, &finding.check, level, found, &finding.fix));
+    }
+}
+
+fn check(
+    node: Option<u64>,
+    check: &str,
+    level: FindingLevel,
+    found: String,
+    fix: &str,
+) -> CheckView {
+    let fix = (!fix.is_empty()).then(|| fix.to_owned());
+    CheckView { node, check: check.to_owned(), level: level.word(), found, fix }
+}
+
+/// 0 for ok, 1 for a warning, 2 for a failure; also the exit codes.
+fn severity(word: &str) -> u8 {
+    match word {
+        "ok" => 0,
+        "warn" => 1,
+        _ => 2,
+    }
+}
+
+fn print(context: &Context, view: &DoctorView) -> Result<(), Failure> {
+    let row = |check: &CheckView| {
+        let fix = dash(check.fix.as_ref());
+        let place = check.node.map_or_else(|| "cluster".to_owned(), |node| format!("node {node}"));
+        vec![check.level.to_owned(), place, check.check.clone(), check.found.clone(), fix]
+    };
+    let rows: Vec<_> = view.checks.iter().map(row).collect();
+    context.output.table(&["level", "where", "check", "found", "what to do"], &rows)
+}
+
+/// Writes what a helper needs. Neither prompts nor pictures nor tokens are in any of it: what is
+/// not asked for cannot leak.
+fn bundle(path: &Path, view: &DoctorView, survey: &Survey) -> Result<(), Failure> {
+    let mut archive = tar::Builder::new(std::fs::File::create(path)?);
+    let mut add = |name: &str, text: String| -> Result<(), Failure> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        Ok(archive.append_data(&mut header, format!("atelier/{name}"), text.as_bytes())?)
+    };
+    let checks = DoctorView { level: view.level, checks: view.checks.clone() };
+    add("doctor.json", json::pretty(&Document::from(Body::Doctor(checks))))?;
+    let members = survey.members.iter().map(json::MemberView::from).collect();
+    add("members.json", json::pretty(&Document::from(Body::Members { members })))?;
+    let status = |one: &Status| {
+        format!(
+            "node {} of cluster {:?}, version {}, leader {}, term {}\n\
+             log: last {}, committed {}, applied {}; feature level {}\n\
+             jobs: {} queued, {} leased, {} terminal; paused: {}\nstate {}\n",
+            one.node,
+            one.cluster,
+            one.version,
+            dash(one.leader),
+            one.term,
+            one.last_log_index,
+            one.commit_index,
+            one.applied_index,
+            one.features,
+            one.queued,
+            one.leased,
+            one.terminal,
+            one.paused,
+            one.state_digest,
+        )
+    };
+    let silent = survey.answers.iter().filter_map(|answer| {
+        let error = answer.status.as_ref().err()?;
+        Some(format!("{}: {error}\n", answer.address))
+    });
+    let statuses = survey.statuses().map(status);
+    add("status.txt", statuses.chain(silent).collect::<Vec<_>>().join("\n"))?;
+    add("version.txt", format!("atelier {}\n", env!("CARGO_PKG_VERSION")))?;
+    archive.finish()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atelier_client::Finding;
+
+    fn visit(examined: Result<Examination, String>, skew_ms: i64) -> Visit {
+        Visit { node: 2, round_trip: Duration::from_millis(3), skew_ms, examined }
+    }
+
+    fn examination(findings: Vec<Finding>) -> Examination {
+        Examination { node: 2, findings, wall_ms: 0 }
+    }
+
+    fn told(visit: &Visit) -> Vec<(String, &'static str)> {
+        let mut checks = Vec::new();
+        of_a_peer(visit, &mut checks);
+        checks.into_iter().map(|check| (check.check, check.level)).collect()
+    }
+
+    #[test]
+    fn a_peer_is_judged_by_its_own_findings_and_by_what_is_seen_from_here() {
+        let slow = Finding {
+            check: "fsync".to_owned(),
+            level: FindingLevel::Warn,
+            found: "80 ms".to_owned(),
+            fix: "a faster disk".to_owned(),
+        };
+        let pair = |check: &str, level| (check.to_owned(), level);
+        assert_eq!(
+            told(&visit(Ok(examination(vec![slow])), -1_500)),
+            [pair("round trip", "ok"), pair("clock", "warn"), pair("fsync", "warn")]
+        );
+        assert_eq!(told(&visit(Err("refused".to_owned()), 0)), [pair("answers", "fail")]);
+        let other = Examination { node: 3, ..examination(Vec::new()) };
+        assert_eq!(told(&visit(Ok(other), 0)), [pair("answers", "fail")]);
+    }
+}

@@ -1,0 +1,213 @@
+//! The operators' commands: what they print, what they ask for first, and their exit codes.
+
+use std::process::{Command, Output};
+
+use atelier_proto::client::v1 as wire;
+
+use super::commands::{atelier, code, golden, run, stable, stderr, stdout};
+use super::support::{Act, cluster, lock, unavailable};
+
+/// Numbers of milliseconds change from run to run.
+fn without_times(text: &str) -> String {
+    let line = |line: &str| {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        for at in 1..words.len() {
+            if words[at].starts_with("ms") {
+                let before = words[at - 1];
+                // In a row of a table the number shares its word with the cell before.
+                words[at - 1] = before.rfind('\t').map_or("", |tab| &before[..=tab]);
+            }
+        }
+        words.join(" ")
+    };
+    text.lines().map(|text| line(text) + "\n").collect()
+}
+
+fn told(output: &Output) -> String {
+    format!("exit {}\n{}{}", code(output), stdout(output), stderr(output))
+}
+
+#[test]
+fn operations_are_told_as_recorded() {
+    let (world, peers) = cluster(3);
+    lock(&world).members[1].labels.insert("zone".into(), "a".into());
+    lock(&world).members[2].labels.insert("zone".into(), "a".into());
+    let calls: [&[&str]; 14] = [
+        &["cluster", "status"],
+        &["cluster", "verify"],
+        &["cluster", "transfer-leader", "--to", "3"],
+        &["cluster", "snapshot"],
+        &["cluster", "snapshot", "--node", "7"],
+        &["member", "list"],
+        &["member", "drain", "2"],
+        &["member", "drain", "2", "--wait"],
+        &["member", "resume", "2"],
+        &["member", "label", "2", "zone=b", "rack-"],
+        &["member", "demote", "3", "--yes"],
+        &["member", "demote", "3", "--dry-run"],
+        &["member", "replace", "3", "--by", "http://127.0.0.1:9", "--dry-run"],
+        &["doctor"],
+    ];
+    let mut text = String::new();
+    for args in calls {
+        let output = run(&peers[0], args);
+        let told = stable(&without_times(&told(&output)), &peers);
+        text += &format!("$ atelier {}\n{told}\n", args.join(" "));
+    }
+    golden("operations.txt", &text);
+}
+
+#[test]
+fn operations_are_told_in_json() {
+    let (_world, peers) = cluster(2);
+    let calls: [(&str, &[&str]); 5] = [
+        ("verify", &["cluster", "verify"]),
+        ("snapshots", &["cluster", "snapshot"]),
+        ("member-drained", &["member", "drain", "2"]),
+        ("member-demote-dry-run", &["member", "demote", "2", "--dry-run", "--accept-two-voters"]),
+        ("cluster-status", &["cluster", "status"]),
+    ];
+    for (name, args) in calls {
+        let output = run(&peers[0], &[args, &["-o", "json"]].concat());
+        assert_eq!(code(&output), 0, "{name}: {}", stderr(&output));
+        golden(&format!("{name}.json"), &stable(&stdout(&output), &peers));
+    }
+}
+
+#[test]
+fn peers_that_differ_are_told_apart_from_peers_that_do_not_answer() {
+    let (_world, peers) = cluster(3);
+    peers[2].script("digest_at", unavailable());
+    let output = run(&peers[0], &["cluster", "verify"]);
+    assert_eq!(code(&output), 7, "{}", told(&output));
+    assert!(stderr(&output).contains("those that answer have the same state"));
+
+    peers[1].script("digest_at", Act::Bytes(b"another"));
+    let output = run(&peers[0], &["cluster", "verify"]);
+    assert_eq!(code(&output), 1, "{}", told(&output));
+    assert!(stderr(&output).contains("DIVERGED at entry 11"));
+}
+
+#[test]
+fn two_voters_and_lost_quorums_are_refused_unless_they_are_meant() {
+    let (world, peers) = cluster(3);
+    let refused = run(&peers[0], &["member", "remove", "3", "--yes"]);
+    assert_eq!(code(&refused), 4, "{}", told(&refused));
+    assert!(stderr(&refused).contains("there would be two voters"), "{}", stderr(&refused));
+    assert!(peers[0].calls("remove_member").is_empty());
+    let meant = run(&peers[0], &["member", "remove", "3", "--yes", "--accept-two-voters"]);
+    assert_eq!(code(&meant), 0, "{}", told(&meant));
+    assert_eq!(peers[0].calls("remove_member"), ["3"]);
+
+    lock(&world).members[2].alive = false;
+    let refused = run(&peers[0], &["member", "demote", "2", "--yes", "--accept-two-voters"]);
+    assert_eq!(code(&refused), 4, "{}", told(&refused));
+    assert!(stderr(&refused).contains("the cluster could decide nothing afterwards"));
+    let bare = run(&peers[0], &["member", "demote", "2", "--yes", "--force-unsafe"]);
+    assert_eq!(code(&bare), 2, "it wants a reason: {}", told(&bare));
+    let forced = ["member", "demote", "2", "--yes", "--force-unsafe", "--reason", "a drill"];
+    assert_eq!(code(&run(&peers[0], &forced)), 0);
+    assert_eq!(peers[0].calls("demote_member"), ["2"]);
+}
+
+#[test]
+fn a_leader_that_drains_hands_the_lead_over_and_a_stranger_is_not_found() {
+    let (_world, peers) = cluster(3);
+    let output = run(&peers[0], &["member", "drain", "1"]);
+    assert_eq!(code(&output), 0, "{}", told(&output));
+    assert_eq!(peers[0].calls("set_member"), ["1 Some(true) {} []"]);
+    assert_eq!(peers[0].calls("transfer_leader"), ["0"]);
+    let output = run(&peers[0], &["member", "drain", "9"]);
+    assert_eq!(code(&output), 3, "{}", told(&output));
+}
+
+#[test]
+fn a_list_without_a_leader_is_refused_unless_stale_will_do() {
+    let (world, peers) = cluster(3);
+    lock(&world).members[0].leader = false;
+    let refused = run(&peers[0], &["member", "list"]);
+    assert_eq!(code(&refused), 5, "{}", told(&refused));
+    assert_eq!(code(&run(&peers[0], &["member", "list", "--stale"])), 0);
+}
+
+#[test]
+fn a_replacement_that_has_caught_up_takes_the_place() {
+    let (world, peers) = cluster(3);
+    let learner = wire::Member {
+        node: 4,
+        address: "http://127.0.0.1:9".into(),
+        role: wire::MemberRole::Learner.into(),
+        leader: false,
+        ..lock(&world).members[2].clone()
+    };
+    lock(&world).members.push(learner);
+    let output = run(&peers[0], &["member", "replace", "3", "--by", "4", "--yes"]);
+    assert_eq!(code(&output), 0, "{}", told(&output));
+    assert_eq!(peers[0].calls("replace_member"), ["3 by 4"]);
+}
+
+#[test]
+fn the_bundle_holds_findings_and_no_prompts() {
+    let (_world, peers) = cluster(2);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("support.tar");
+    let output = run(&peers[0], &["doctor", "--bundle", path.to_str().unwrap()]);
+    // The fake peers' disks warrant a warning.
+    assert_eq!(code(&output), 1, "{}", told(&output));
+    let mut archive = tar::Archive::new(std::fs::File::open(&path).unwrap());
+    let name = |entry: std::io::Result<tar::Entry<'_, _>>| {
+        entry.unwrap().path().unwrap().display().to_string()
+    };
+    let names: Vec<String> = archive.entries().unwrap().map(name).collect();
+    let expected = ["doctor.json", "members.json", "status.txt", "version.txt"];
+    assert_eq!(names, expected.map(|name| format!("atelier/{name}")));
+    for method in ["list_jobs", "get_job"] {
+        assert!(peers.iter().all(|peer| peer.calls(method).is_empty()), "no job is looked at");
+    }
+}
+
+#[test]
+fn a_new_cluster_gets_a_token_and_a_configuration_for_each_peer() {
+    let directory = tempfile::tempdir().unwrap();
+    let init = |peers: &[&str]| {
+        let mut command = atelier(&["cluster", "init", "studio"]);
+        command.args(peers).arg("--directory").arg(directory.path()).output().unwrap()
+    };
+    let three = ["http://127.0.0.1:7861", "http://127.0.0.1:7871", "http://127.0.0.1:7881"];
+    assert_eq!(code(&init(&three[..2])), 4, "two voters are not made by accident");
+    let output = init(&three);
+    assert_eq!(code(&output), 0, "{}", told(&output));
+    let token = stdout(&output);
+    for node in 1..=3 {
+        let path = directory.path().join(format!("peer-{node}.toml"));
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains(token.trim()), "{text}");
+    }
+    assert_eq!(code(&init(&three)), 4, "nothing is overwritten");
+}
+
+#[test]
+fn contexts_name_clusters_and_shells_get_completions() {
+    let (_world, peers) = cluster(1);
+    let home = tempfile::tempdir().unwrap();
+    let named = |args: &[&str]| -> Command {
+        let mut command = atelier(args);
+        command.env("XDG_CONFIG_HOME", home.path()).env_remove("ATELIER_CONTEXT");
+        command
+    };
+    let ended = |args: &[&str]| named(args).output().unwrap();
+    assert_eq!(code(&ended(&["context", "add", "studio", &peers[0].address])), 0);
+    assert_eq!(code(&ended(&["context", "add", "other", "http://127.0.0.1:1"])), 0);
+    assert_eq!(code(&ended(&["member", "list"])), 0, "the first one is in use");
+    assert_eq!(code(&ended(&["context", "use", "nowhere"])), 3);
+    assert_eq!(code(&ended(&["context", "use", "other"])), 0);
+    assert_eq!(code(&ended(&["--context", "studio", "member", "list"])), 0);
+    assert_eq!(code(&ended(&["--context", "nowhere", "member", "list"])), 3);
+    let list = stdout(&ended(&["context", "list"]));
+    assert!(list.contains("other\tyes\t") && list.contains("studio\tno\t"), "{list}");
+    assert_eq!(code(&ended(&["context", "remove", "other"])), 0);
+    for shell in ["bash", "zsh", "fish"] {
+        let output = ended(&["completions", shell]);
+        assert!(stdout(&output).contains("transfer-leader"), "{shell}");
+    }
+}

@@ -1,0 +1,215 @@
+//! What a peer finds out about itself and its way to the others, for `atelier doctor`.
+//!
+//! Owns the checks and what to do about each. Everything is looked at now, nothing is remembered; what only a client
+//! can see, such as the way to this peer, is the client's to judge.
+
+use super::Gateway;
+use crate::ports::engine::EngineState;
+use crate::ports::{Clock, Purpose, RaftStatus};
+use atelier_proto::client::v1 as wire;
+use atelier_proto::peer::v1 as peer_wire;
+use atelier_state::NodeId;
+use futures_util::future::join_all;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::Request;
+
+/// For another peer to answer who it is.
+const GREET_MAX: Duration = Duration::from_secs(2);
+/// Clocks further apart than this confuse people who read times; nothing else reads them.
+const SKEW_WARN_MS: u64 = 1_000;
+/// Writes whose time is measured; the slowest counts.
+const FSYNCS: usize = 8;
+/// An fsync above this is slow for a disk that every acknowledgement waits for.
+const FSYNC_WARN: Duration = Duration::from_millis(50);
+/// And above this an election timeout is near.
+const FSYNC_FAIL: Duration = Duration::from_millis(500);
+/// Free bytes below which somebody should look.
+const DISK_WARN_BYTES: u64 = 2 << 30;
+/// Free bytes below which the log may soon not be written.
+const DISK_FAIL_BYTES: u64 = 200 << 20;
+
+/// What the checks look at beside the gateway's own parts.
+#[derive(Clone)]
+pub(crate) struct Examined {
+    /// Where log, state and results lie; none in a world without files.
+    pub(crate) data: Option<PathBuf>,
+    /// None for a peer without an engine.
+    pub(crate) engine: Option<tokio::sync::watch::Receiver<EngineState>>,
+}
+
+impl Gateway {
+    /// Looks at everything, the others side by side.
+    pub(super) async fn do_examine(&self) -> wire::ExamineReply {
+        let status = self.raft_status();
+        let mut findings = vec![part_in_raft(&status)];
+        if let Some(data) = self.examined.data.clone() {
+            let clock = Arc::clone(&self.clock);
+            let disk =
+                tokio::task::spawn_blocking(move || [fsync(&data, clock.as_ref()), space(&data)])
+                    .await;
+            findings.extend(disk.into_iter().flatten());
+        }
+        let engine = self.examined.engine.as_ref().map(|engine| engine.borrow().clone());
+        findings.extend(drawing(engine.as_ref()));
+        let others = status.addresses.iter().filter(|(node, _)| **node != status.node);
+        let greetings = others.map(|(node, address)| self.way_to(&status, *node, address));
+        findings.extend(join_all(greetings).await);
+        let wall_ms = self.clock.wall_ms();
+        wire::ExamineReply { node: status.node.0, findings, wall_ms }
+    }
+
+    /// Asks another member who it is: shows the way there, its name, and its clock.
+    async fn way_to(&self, status: &RaftStatus, node: NodeId, address: &str) -> wire::Finding {
+        let check = format!("to node {node}");
+        let fail = |found: String, fix: &str| finding(&check, Level::Fail, found, fix);
+        let mut peer = match self.leader.lines.peer(address, Purpose::Control) {
+            Ok(peer) => peer,
+            Err(error) => return fail(error.to_string(), "correct that peer's listen.advertise"),
+        };
+        let request = || peer_wire::GreetRequest { cluster: self.cluster(), node: status.node.0 };
+        let timed = |message| {
+            let mut request = Request::new(message);
+            request.set_timeout(GREET_MAX);
+            request
+        };
+        // The first one connects; the second one shows the way there and back.
+        if let Err(error) = peer.greet(timed(request())).await {
+            let fix = "is its process running, and its gRPC port open from this machine?";
+            return fail(format!("{address}: {}", error.message()), fix);
+        }
+        let start = self.clock.now();
+        let greeted = peer.greet(timed(request())).await;
+        let round_trip = self.clock.now().saturating_sub(start);
+        let greeted = match greeted {
+            Ok(greeted) => greeted.into_inner(),
+            Err(error) => return fail(error.message().to_owned(), "it was there a moment ago"),
+        };
+        if greeted.node != node.0 || greeted.cluster != self.cluster() {
+            let found = format!(
+                "{address} is node {} of cluster {:?}, expected node {node} of {:?}",
+                greeted.node,
+                greeted.cluster,
+                self.cluster()
+            );
+            return fail(found, "correct listen.advertise, or start the right process there");
+        }
+        let half_ms = u64::try_from(round_trip.as_millis() / 2).unwrap_or(u64::MAX);
+        let skew = self.clock.wall_ms().saturating_sub(half_ms).abs_diff(greeted.wall_ms);
+        let found = format!("{:.1} ms there and back, clocks {skew} ms apart", ms(round_trip));
+        match skew > SKEW_WARN_MS {
+            true => {
+                let fix = "run a time service, such as chrony, on both machines";
+                finding(&check, Level::Warn, found, fix)
+            }
+            false => finding(&check, Level::Ok, found, ""),
+        }
+    }
+}
+
+type Level = wire::FindingLevel;
+
+fn finding(check: &str, level: Level, found: String, fix: &str) -> wire::Finding {
+    wire::Finding { check: check.to_owned(), level: level.into(), found, fix: fix.to_owned() }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn part_in_raft(status: &RaftStatus) -> wire::Finding {
+    let RaftStatus { committed, applied, .. } = status;
+    let lag = committed.0.saturating_sub(applied.0);
+    if let Some(stopped) = &status.stopped {
+        let fix = "mend the disk, then restart it; a damaged one: `atelier member replace`";
+        return finding("raft", Level::Fail, format!("takes no part any more: {stopped}"), fix);
+    }
+    match status.leader {
+        None => {
+            let fix = "are the other voters running, and reachable from this machine?";
+            finding("raft", Level::Fail, "follows nobody".to_owned(), fix)
+        }
+        Some(_) if status.is_leader && !status.quorum_acked => {
+            let fix = "start the other voters";
+            finding("raft", Level::Fail, "leads, but no quorum answers it".to_owned(), fix)
+        }
+        Some(leader) => {
+            let role = if status.is_leader { "leads".into() } else { format!("follows {leader}") };
+            finding("raft", Level::Ok, format!("{role}, {lag} entries to apply"), "")
+        }
+    }
+}
+
+/// Times small durable writes beside the log. Blocks.
+fn fsync(data: &Path, clock: &dyn Clock) -> wire::Finding {
+    let fix = "every acknowledgement waits for it: a faster disk, or one that others use less";
+    match slowest_fsync(data, clock) {
+        Err(error) => {
+            let fix = "is the disk full, read-only or failing? `dmesg` may say";
+            finding("fsync", Level::Fail, format!("{}: {error}", data.display()), fix)
+        }
+        Ok(slowest) => {
+            let found = format!("slowest of {FSYNCS}: {:.1} ms", ms(slowest));
+            match slowest {
+                _ if slowest > FSYNC_FAIL => finding("fsync", Level::Fail, found, fix),
+                _ if slowest > FSYNC_WARN => finding("fsync", Level::Warn, found, fix),
+                _ => finding("fsync", Level::Ok, found, ""),
+            }
+        }
+    }
+}
+
+fn slowest_fsync(data: &Path, clock: &dyn Clock) -> std::io::Result<Duration> {
+    let path = data.join("examined.tmp");
+    let mut file = std::fs::File::create(&path)?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..FSYNCS {
+        let start = clock.now();
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        slowest = slowest.max(clock.now().saturating_sub(start));
+    }
+    drop(file);
+    std::fs::remove_file(path)?;
+    Ok(slowest)
+}
+
+/// Looks at the room below the data directory. Blocks.
+fn space(data: &Path) -> wire::Finding {
+    let fix = "make room, or move the data directory; without room the peer stops taking part";
+    match rustix::fs::statvfs(data) {
+        Err(error) => finding("disk", Level::Warn, format!("cannot be looked at: {error}"), ""),
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let found = format!("{:.1} GiB free", free as f64 / f64::from(1 << 30));
+            match free {
+                _ if free < DISK_FAIL_BYTES => finding("disk", Level::Fail, found, fix),
+                _ if free < DISK_WARN_BYTES => finding("disk", Level::Warn, found, fix),
+                _ => finding("disk", Level::Ok, found, ""),
+            }
+        }
+    }
+}
+
+fn drawing(engine: Option<&EngineState>) -> Vec<wire::Finding> {
+    let engine = match engine {
+        None => return vec![finding("engine", Level::Ok, "none, it only votes".to_owned(), "")],
+        Some(engine) => engine,
+    };
+    match engine {
+        EngineState::Ready(info) => vec![
+            finding("engine", Level::Ok, format!("ready: {}", info.class), ""),
+            finding("model", Level::Ok, info.model.clone(), ""),
+        ],
+        EngineState::Loading { bytes, total } => {
+            let found = format!("loading its model, {bytes} of {total} bytes");
+            vec![finding("engine", Level::Warn, found, "wait; large models take minutes")]
+        }
+        EngineState::Unfit(why) => {
+            let fix = "see the engine's lines in the peer's log; is the model directory complete?";
+            vec![finding("engine", Level::Fail, format!("unfit: {why}"), fix)]
+        }
+    }
+}
