@@ -107,7 +107,7 @@ async fn agreed(context: &Context, change: &Change, consent: &Consent) -> Result
     if unasked_pair {
         return Err(Failure::new(Exit::Conflict, "there would be two voters")
             .why(["two tolerate no failure, and one of two fails twice as often".to_owned()])
-            .hint("have one or three; a witness is a cheap third: engine.enabled = false")
+            .hint("have one or three; a peer with witness = true is a cheap third")
             .hint("on the way from one size to another: --accept-two-voters"));
     }
     if change.kind.is_grave() && !consent.yes {
