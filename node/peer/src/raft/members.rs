@@ -12,6 +12,7 @@ use atelier_state::NodeId;
 use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Between two questions to a member that has not answered which disk it has.
 const ASK_AGAIN_MS: u64 = 200;
@@ -206,7 +207,7 @@ impl RaftNode {
         &self,
         members: &RaftStatus,
         node: NodeId,
-    ) -> Result<Vec<ChangeMembers<TypeConfig>>, ChangeMembersError> {
+    ) -> Result<Vec<ChangeMembers<u64, String>>, ChangeMembersError> {
         let known = members.addresses.get(&node).filter(|_| members.is_leader);
         let Some(address) = known else { return Ok(Vec::new()) };
         let Inner { dial, options, disks, .. } = &*self.inner;
