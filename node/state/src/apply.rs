@@ -14,12 +14,13 @@
 //! | terminal by anything else | the newest | `Terminal` |
 //! | queued again by anything else | the newest | `StaleToken` |
 //!
-//! The state keeps the token of a failed attempt from feature level 2 on. What failed before is told
-//! by its error alone: a `Fail` that arrives after a revocation, with the very error of the attempt
-//! before, is answered `Done` and not counted. That is harmless: its lease is over either way.
+//! The state keeps the token of a failed attempt from feature level 2 on. What failed before is
+//! told by its error alone: a `Fail` that arrives after a revocation, with the very error of the
+//! attempt before, is answered `Done` and not counted. That is harmless: its lease is over either
+//! way.
 //!
-//! Below feature level 2 everything is as the version before it did, byte by byte in a snapshot:
-//! both may run in one cluster. `features` in the middle of this file says what is held back.
+//! Below feature level 2 everything is as the version before did it, byte by byte in a snapshot:
+//! both may run in one cluster. `check_features` holds back what that one would not understand.
 
 mod nodes;
 mod records;

@@ -39,8 +39,8 @@ pub enum Invariant {
     S7,
     /// Every command has a reply that fits it, and a refused one changes nothing.
     S8,
-    /// A job's place in the order follows from what was accepted before it and never changes; only a
-    /// lease moves the virtual time and makes others older.
+    /// A job's place in the order follows from what was accepted before it and never changes; only
+    /// a lease moves the virtual time and makes others older.
     S9,
 }
 

@@ -94,12 +94,18 @@ impl Fair {
         *now = (*now).max(tag);
     }
 
-    /// Changes the counts of a tenant, and drops it when nothing is left to know about it.
+    /// Changes the counts of a tenant.
     pub(crate) fn count(&mut self, tenant: &Arc<str>, change: impl FnOnce(&mut Tenant)) {
-        let record = self.tenants.entry(Arc::clone(tenant)).or_default();
-        change(record);
-        let is_over = record.is_idle() && record.debt(&self.virtual_times) == 0;
-        if is_over || (record.is_idle() && self.tenants.len() > TENANTS_MAX) {
+        change(self.tenants.entry(Arc::clone(tenant)).or_default());
+    }
+
+    /// Drops a tenant when nothing is left to know about it, once a job of its has changed: in the
+    /// middle of a change the job is counted nowhere.
+    pub(crate) fn settle(&mut self, tenant: &str) {
+        let Some(record) = self.tenants.get(tenant).filter(|record| record.is_idle()) else {
+            return;
+        };
+        if record.debt(&self.virtual_times) == 0 || self.tenants.len() > TENANTS_MAX {
             self.tenants.remove(tenant);
         }
     }

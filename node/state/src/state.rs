@@ -431,6 +431,7 @@ impl State {
         change(Arc::make_mut(&mut job));
         assert_eq!(job.id(), id);
         self.index(&job);
+        self.fair.settle(&job.submit.tenant);
         self.jobs.insert(id, job);
     }
 

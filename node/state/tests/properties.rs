@@ -4,9 +4,10 @@
 mod story;
 
 use atelier_state::{
-    AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Fail,
-    FencingToken, Forget, JobId, LogIndex, NodeId, RegisterNode, RemoveNode, Reply, Revoke,
-    RevokeReason, State, Submit, place,
+    AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Expire, Fail,
+    FencingToken, Forget, ForgetKeys, JobId, LogIndex, NodeId, RaiseFeatures, RegisterNode,
+    Release, RemoveNode, Reply, Revoke, RevokeReason, SetNode, SetSettings, SettingChange,
+    SettingValue, State, Submit, TenantKey, place,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -147,7 +148,7 @@ fn play(steps: &[Step], mut after: impl FnMut(&mut State, &Entry)) -> State {
 fn check_placement(state: &mut State, alive: &BTreeSet<NodeId>, limit: usize) {
     let free: BTreeMap<NodeId, usize> = alive
         .iter()
-        .filter_map(|id| Some((*id, state.node(*id)?)))
+        .filter_map(|id| Some((*id, state.node(*id).filter(|node| node.is_open())?)))
         .map(|(id, node)| (id, (node.slots as usize).saturating_sub(state.leases_of(id).count())))
         .collect();
     let assigns = place(state, alive, limit);
@@ -155,7 +156,9 @@ fn check_placement(state: &mut State, alive: &BTreeSet<NodeId>, limit: usize) {
     let head: Vec<JobId> = state.queued().map(|(id, _)| *id).take(assigns.len()).collect();
     let chosen: Vec<JobId> = assigns.iter().map(|assign| assign.job).collect();
     assert_eq!(chosen, head, "jobs are served in order");
-    let most = limit.min(state.queued_count()).min(free.values().sum());
+    let ready = state.queued_count() - state.delayed_count();
+    let open = if state.paused() { 0 } else { free.values().sum() };
+    let most = limit.min(ready).min(open);
     assert_eq!(assigns.len(), most, "no free slot is left beside a job that waits");
 
     let mut left = free;
@@ -189,6 +192,8 @@ enum Op {
     Revoke(JobId, Token),
     /// The incarnation is the node's, at least 1, plus and minus these.
     Register(RegisterNode, u64, u64),
+    /// The expected version is the present one, plus this.
+    Set(Vec<SettingChange>, u64),
 }
 
 #[derive(Clone, Debug)]
@@ -223,6 +228,11 @@ impl Op {
                 let incarnation = known.saturating_add(more).saturating_sub(less);
                 Command::RegisterNode(RegisterNode { incarnation, ..register })
             }
+            Op::Set(changes, more) => {
+                let expected_version = state.settings_version() + more;
+                let author = Author { who: "ann".to_owned(), ..Author::default() };
+                Command::SetSettings(SetSettings { expected_version, changes, author })
+            }
         }
     }
 }
@@ -245,12 +255,22 @@ fn incarnation(state: &State, node: NodeId) -> u64 {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let skip = prop_oneof![5 => Just(0_u64), 5 => Just(1), 1 => 2..4_u64];
     let step = (skip, op()).prop_map(|(index_skip, op)| Step { index_skip, op });
-    vec(step, 1..160)
+    let raise = Op::Plain(Command::RaiseFeatures(RaiseFeatures { level: 2 }));
+    let raise = Step { index_skip: 0, op: raise };
+    // Most runs come to level 2, many at once.
+    (vec(step, 1..160), prop_oneof![5 => Just(0), 3 => 0..160_usize, 2 => Just(usize::MAX)])
+        .prop_map(move |(mut steps, at)| {
+            if at <= steps.len() {
+                steps.insert(at, raise.clone());
+            }
+            steps
+        })
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let plain = |command: BoxedStrategy<Command>| command.prop_map(Op::Plain).boxed();
     prop_oneof![
+        5 => later(),
         6 => plain(submits()),
         6 => (job(), node(), select(vec![0, 0, 0, 0, 1, u64::MAX]))
             .prop_map(|(job, node, more)| Op::Assign(job, node, more)),
@@ -270,6 +290,61 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What came with feature level 2.
+fn later() -> impl Strategy<Value = Op> {
+    let plain = |command: BoxedStrategy<Command>| command.prop_map(Op::Plain).boxed();
+    let jobs = vec(job(), 0..5);
+    let expiry = (job(), select(vec![3, 50, 100]));
+    let key = (text(), select(vec!["k", "l", "m"]))
+        .prop_map(|(tenant, key)| TenantKey { tenant: tenant.into(), key: key.into() });
+    prop_oneof![
+        6 => plain(jobs.prop_map(|jobs| Command::Release(Release { jobs })).boxed()),
+        2 => plain(expiry.prop_map(|(job, finished_ms)| {
+            Command::Expire(Expire { job, finished_ms })
+        }).boxed()),
+        1 => plain(vec(key, 0..9).prop_map(|keys| Command::ForgetKeys(ForgetKeys { keys })).boxed()),
+        3 => (changes(), select(vec![0, 0, 0, 1])).prop_map(|(changes, more)| Op::Set(changes, more)),
+        3 => plain(set_nodes()),
+        1 => plain(select(vec![0, 1, 2, 3]).prop_map(|level| {
+            Command::RaiseFeatures(RaiseFeatures { level })
+        }).boxed()),
+        1 => plain(Just(Command::Mark).boxed()),
+    ]
+}
+
+fn changes() -> impl Strategy<Value = Vec<SettingChange>> {
+    let number = |number| Some(SettingValue::Number(number));
+    let flag = |flag| Some(SettingValue::Flag(flag));
+    let change = select(vec![
+        ("queue.jobs_max", number(3)),
+        ("queue.jobs_max", None),
+        ("queue.tenant_jobs_max", number(1)),
+        ("queue.tenant_jobs_max", None),
+        ("queue.paused", flag(true)),
+        ("queue.paused", flag(false)),
+        ("queue.paused", None),
+        ("queue.ageing_jobs", number(2)),
+        ("queue.ageing_jobs", number(0)),
+        ("jobs.backoff_ms_base", number(0)),
+        ("jobs.backoff_ms_base", None),
+        ("queue.weight.x", number(3)),
+        ("queue.weight.x", number(0)),
+        ("queue.unknown", None),
+    ]);
+    vec(change.prop_map(|(key, value)| SettingChange { key: key.to_owned(), value }), 1..3)
+}
+
+fn set_nodes() -> BoxedStrategy<Command> {
+    let labels = vec((select(vec!["zone", "rack"]), text()), 0..2);
+    (node(), proptest::option::of(prop::bool::weighted(0.4)), labels)
+        .prop_map(|(node, draining, labels)| {
+            let labels_set = labels.into_iter().map(|(it, value)| (it.to_owned(), value)).collect();
+            let (labels_removed, author) = (vec!["rack".to_owned()], Author::default());
+            Command::SetNode(SetNode { node, draining, labels_set, labels_removed, author })
+        })
+        .boxed()
+}
+
 fn completing() -> impl Strategy<Value = Op> {
     let parts = (job(), token(), artifacts());
     parts.prop_map(|(job, token, artifacts)| Op::Complete(job, token, artifacts))
@@ -287,10 +362,11 @@ fn submits() -> BoxedStrategy<Command> {
     let key = proptest::option::of(select(keys).prop_map(str::to_owned));
     let priorities = vec![0_u8, 5, 5, 5, 5, 5, 9, 9, 9, 9, 10, 255];
     let attempts_max = vec![0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 10, 11, u32::MAX];
-    let numbers = (select(priorities), select(attempts_max));
+    let later = select(vec![(0, 1), (0, 1), (0, 1), (50, 1), (0, 4), (0, 1), (0, 0), (50, 1_001)]);
+    let numbers = (select(priorities), select(attempts_max), later);
     (job(), text(), key, numbers, text(), body, text())
         .prop_map(|(job, tenant, idempotency_key, numbers, kind, parameters, traceparent)| {
-            let (priority, attempts_max) = numbers;
+            let (priority, attempts_max, (deadline_ms, cost)) = numbers;
             let submitted_ms = 7;
             Command::Submit(Submit {
                 job,
@@ -302,9 +378,9 @@ fn submits() -> BoxedStrategy<Command> {
                 traceparent,
                 submitted_ms,
                 attempts_max,
-                deadline_ms: 0,
+                deadline_ms,
                 max_runtime_s: 0,
-                cost: 1,
+                cost,
                 retry_of: None,
             })
         })

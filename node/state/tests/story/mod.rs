@@ -4,9 +4,10 @@
 //! before. The audit runs after every command.
 
 use atelier_state::{
-    AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Fail,
-    FencingToken, Forget, Job, JobId, LogIndex, Node, NodeId, Phase, Refusal, RegisterNode,
-    RemoveNode, Reply, Revoke, RevokeReason, State, Submit, audit,
+    AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Expire, Fail,
+    FencingToken, Forget, ForgetKeys, Job, JobId, LogIndex, Node, NodeId, Phase, RaiseFeatures,
+    Refusal, RegisterNode, Release, RemoveNode, Reply, Revoke, RevokeReason, SetNode, SetSettings,
+    SettingChange, SettingValue, State, Submit, TenantKey, audit,
 };
 use std::fmt::Write;
 
@@ -66,6 +67,37 @@ impl Story {
             }
             "nodes" => join(state.nodes().map(|(id, node)| node_text(id, node))),
             "job" => state.job(line.job(1)).map_or("none".to_owned(), phase_text),
+            "delayed" => join(state.delayed().map(|(id, at)| format!("{}@{at}", job_text(id)))),
+            "deadlines" => join(state.deadlines().map(|(id, at)| format!("{}@{at}", job_text(id)))),
+            "failed" => join(state.failed().map(|(id, _)| job_text(*id))),
+            "keys" => {
+                join(state.forgotten_keys().map(|it| format!("{}/{}", it.key.tenant, it.key.key)))
+            }
+            "attempts" => {
+                join(
+                    state.job(line.job(1)).expect("it is there").attempts.iter().map(|it| {
+                        format!("{}:n{}@{}:{}", it.token, it.node, it.failed_ms, it.error)
+                    }),
+                )
+            }
+            "tenants" => join(
+                state
+                    .tenants()
+                    .map(|it| format!("{}:{}+{}*{}", it.tenant, it.queued, it.leased, it.weight)),
+            ),
+            "trail" => join(state.trail().map(|it| format!("[{} {}]", it.author.who, it.act))),
+            "settings" => join(
+                state
+                    .settings()
+                    .iter()
+                    .filter(|it| it.version > 0)
+                    .map(|it| format!("{}={}@{}", it.key, it.value, it.version)),
+            ),
+            "level" => format!("{} marked {}", state.features(), state.marked().0),
+            "node" => state.node(line.node(1)).map_or("none".to_owned(), |it| {
+                format!("draining {} witness {} labels {:?}", it.draining, it.witness, it.labels)
+            }),
+            "digest" => state.digest().to_string(),
             "position" => format!("{:?}", state.position(line.job(1))),
             "holders" => {
                 let artifact = state.artifact_holders(&digest(line.0[1]));
@@ -122,28 +154,77 @@ impl<'a> Line<'a> {
                 token: self.token(),
                 error: self.text("error", "oom"),
                 permanent: self.0.contains(&"permanent"),
-                finished_ms: 2_000,
+                finished_ms: self.number("ms", 2_000),
             }),
             "revoke" => Command::Revoke(Revoke {
                 job: self.job(1),
                 token: self.token(),
                 reason: RevokeReason::Silent,
             }),
+            "release" => Command::Release(Release { jobs: self.jobs() }),
+            "expire" => {
+                Command::Expire(Expire { job: self.job(1), finished_ms: self.number("ms", 2_000) })
+            }
+            "forget-keys" => Command::ForgetKeys(ForgetKeys {
+                keys: self.0[1..].iter().map(|it| tenant_key(it)).collect(),
+            }),
+            "set" => Command::SetSettings(self.set_settings()),
+            "set-node" => Command::SetNode(self.set_node()),
+            "raise" => Command::RaiseFeatures(RaiseFeatures {
+                level: self.0[1].parse().expect("a number"),
+            }),
+            "mark" => Command::Mark,
             "cancel" => Command::Cancel(Cancel {
                 job: self.job(1),
                 reason: self.text("reason", "unwanted"),
                 finished_ms: 2_000,
             }),
-            "forget" => {
-                Command::Forget(Forget { jobs: self.0[1..].iter().map(|it| job_id(it)).collect() })
-            }
+            "forget" => Command::Forget(Forget { jobs: self.jobs() }),
             "allocate" => Command::AllocateNode(AllocateNode { address: self.text("address", "") }),
             "register" => Command::RegisterNode(self.register()),
             "remove" => {
-                Command::RemoveNode(RemoveNode { node: self.node(1), author: Author::default() })
+                Command::RemoveNode(RemoveNode { node: self.node(1), author: self.author() })
             }
             _ => return None,
         })
+    }
+
+    fn jobs(&self) -> Vec<JobId> {
+        self.0[1..].iter().map(|it| job_id(it)).collect()
+    }
+
+    fn author(&self) -> Author {
+        Author { who: self.text("who", ""), why: self.text("why", ""), at_ms: 0 }
+    }
+
+    /// `set v0 queue.paused=true queue.weight.a=default`
+    fn set_settings(&self) -> SetSettings {
+        let version = self.0[1].strip_prefix('v').expect("v0").parse().expect("a number");
+        let dotted = self.0[2..].iter().filter_map(|word| word.split_once('='));
+        let changes = dotted.filter(|(key, _)| key.contains('.')).map(|(key, value)| {
+            let value = match value {
+                "default" => None,
+                "true" | "false" => Some(SettingValue::Flag(value == "true")),
+                number => Some(SettingValue::Number(number.parse().expect("a number"))),
+            };
+            SettingChange { key: key.to_owned(), value }
+        });
+        SetSettings { expected_version: version, changes: changes.collect(), author: self.author() }
+    }
+
+    /// `set-node n1 drain zone=a -rack`
+    fn set_node(&self) -> SetNode {
+        let has = |word: &str| self.0.contains(&word);
+        let labels = self.0[2..].iter().filter_map(|word| word.split_once('='));
+        let labels = labels.filter(|(label, _)| *label != "who");
+        let removed = self.0[2..].iter().filter_map(|word| word.strip_prefix('-'));
+        SetNode {
+            node: self.node(1),
+            draining: if has("drain") { Some(true) } else { has("resume").then_some(false) },
+            labels_set: labels.map(|(label, it)| (label.to_owned(), it.to_owned())).collect(),
+            labels_removed: removed.map(str::to_owned).collect(),
+            author: self.author(),
+        }
     }
 
     fn submit(&self) -> Submit {
@@ -157,10 +238,10 @@ impl<'a> Line<'a> {
             traceparent: self.text("trace", ""),
             submitted_ms: self.number("ms", 1_000),
             attempts_max: u32::try_from(self.number("attempts", 3)).expect("a small number"),
-            deadline_ms: 0,
-            max_runtime_s: 0,
-            cost: 1,
-            retry_of: None,
+            deadline_ms: self.number("deadline", 0),
+            max_runtime_s: u32::try_from(self.number("runtime", 0)).expect("a small number"),
+            cost: u32::try_from(self.number("cost", 1)).expect("a small number"),
+            retry_of: self.option("retry").map(job_id),
         }
     }
 
@@ -193,9 +274,14 @@ impl<'a> Line<'a> {
             slots: u32::try_from(self.number("slots", 1)).expect("a small number"),
             class: self.text("class", "cpu"),
             model: self.text("model", "small"),
-            witness: false,
+            witness: self.0.contains(&"witness"),
         }
     }
+}
+
+fn tenant_key(word: &str) -> TenantKey {
+    let (tenant, key) = word.split_once('/').expect("tenant/key");
+    TenantKey { tenant: tenant.into(), key: key.into() }
 }
 
 fn job_id(word: &str) -> JobId {
