@@ -5,6 +5,7 @@ use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use crate::budget::{Budget, Class, Failure, Kind};
+use crate::choice::Wish;
 use crate::client::Client;
 use crate::error::ArtifactError;
 use crate::pool::Endpoint;
@@ -32,7 +33,7 @@ impl Client {
     /// Changes nothing; what came is thrown away.
     pub async fn artifact(&self, wanted: &Artifact) -> Result<Vec<u8>, ArtifactError> {
         let mut budget = Budget::new(Kind::Read, self.options(), Instant::now());
-        let mut endpoint = self.pool().preferred();
+        let mut endpoint = self.pool().choose(Wish::Any, Instant::now());
         let mut refused: Vec<String> = Vec::new();
         loop {
             let refusal = match self.fetch_once(&budget, &endpoint, wanted).await {

@@ -42,6 +42,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) leader: Option<String>,
     pub(crate) class: Class,
+    /// Nobody answered: the connection failed, or the time was up.
+    pub(crate) silent: bool,
 }
 
 /// What a failed attempt says about the next one.
@@ -67,6 +69,7 @@ impl Failure {
             message: if expired { "no answer in time".to_owned() } else { message_of(status) },
             leader: text(status, LEADER_KEY),
             class: class_of(status),
+            silent: expired || status.source().is_some() || status.code() == Code::DeadlineExceeded,
         }
     }
 

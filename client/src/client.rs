@@ -1,8 +1,8 @@
 //! The client: sends a call to an endpoint, and to others until the budget says stop.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use atelier_proto::client::v1 as wire;
@@ -12,10 +12,11 @@ use tonic::transport::Channel;
 use tonic::{Request, Response};
 
 use crate::budget::{Budget, Failure, Kind, Next};
+use crate::choice::Wish;
 use crate::convert;
 use crate::error::{ConnectError, Error};
 use crate::options::Options;
-use crate::pool::{self, Dial, Endpoint, Pool};
+use crate::pool::{self, Dial, Endpoint, Pool, Scheme};
 use crate::types::{Accepted, Job, JobId, JobPage, Phase, Status, Submission};
 
 /// The generated stub that a call is made on.
@@ -25,6 +26,8 @@ pub(crate) type Rpc = AtelierClient<Channel>;
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
 /// Learning who else is there may delay a watch by no more than this.
 const LEARN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Who leads is asked again so often; at once where an endpoint falls silent.
+const LEARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Speaks with a cluster through any of its peers.
 ///
@@ -39,11 +42,13 @@ struct Shared {
     options: Options,
     pool: Pool,
     learned: AtomicBool,
+    /// When the members are asked for again.
+    learn_at: Mutex<Instant>,
 }
 
 impl Client {
     /// Makes a client of the cluster that has peers at these addresses, `http://host:port` or
-    /// `host:port`. Connects to nobody yet. Must be called inside a tokio runtime.
+    /// `host:port`; `https` with [`Options::tls`]. Connects to nobody yet. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`ConnectError`] when there is no address, too many, or one that is none.
@@ -72,9 +77,11 @@ impl Client {
         options: Options,
         dial: Dial,
     ) -> Result<Self, ConnectError> {
-        let pool = Pool::new(endpoints, dial)?;
+        let scheme = if options.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        let pool = Pool::new(endpoints, scheme, dial)?;
         let learned = AtomicBool::new(!options.learn_members);
-        Ok(Self { shared: Arc::new(Shared { options, pool, learned }) })
+        let learn_at = Mutex::new(Instant::now());
+        Ok(Self { shared: Arc::new(Shared { options, pool, learned, learn_at }) })
     }
 
     /// The addresses that this client knows by now, given ones first.
@@ -197,14 +204,19 @@ impl Client {
         F: Future<Output = Result<Response<R>, tonic::Status>>,
     {
         let mut budget = Budget::new(kind, self.options(), Instant::now());
-        let mut endpoint = self.pool().preferred();
+        let wish = if matches!(kind, Kind::Read) { Wish::Any } else { Wish::Leader };
+        let mut endpoint = self.pool().choose(wish, Instant::now());
         loop {
             let allowed = budget.attempt(Instant::now());
             let mut request = Request::new(message.clone());
             request.set_timeout(allowed);
-            let failure = match timeout(allowed, send(Self::rpc(&endpoint), request)).await {
+            let under_way = self.pool().begin(&endpoint.address);
+            let sent = timeout(allowed, send(Self::rpc(&endpoint), request)).await;
+            drop(under_way);
+            let failure = match sent {
                 Ok(Ok(reply)) => {
-                    self.pool().prefer(&endpoint.address);
+                    self.pool().answered(&endpoint.address, Instant::now());
+                    self.learn_members_beside();
                     return Ok(reply.into_inner());
                 }
                 Ok(Err(status)) => Failure::new(&endpoint.address, &status),
@@ -221,6 +233,7 @@ impl Client {
         failure: Failure,
         endpoint: Endpoint,
     ) -> Result<Endpoint, Error> {
+        self.book(&failure);
         let random = self.options().entropy.draw();
         match budget.spend(failure, Instant::now(), self.pool().len(), random)? {
             Next::Here { pause } => {
@@ -230,22 +243,60 @@ impl Client {
             Next::Elsewhere { pause, leader } => {
                 sleep(pause).await;
                 let leader = leader.and_then(|address| self.pool().learn(&address));
-                Ok(leader.unwrap_or_else(|| self.pool().after(&endpoint.address)))
+                let next = || self.pool().after(&endpoint.address, Instant::now());
+                Ok(leader.unwrap_or_else(next))
             }
+        }
+    }
+
+    /// Tells the endpoint's breaker of a failure that is one of the endpoint: a refusal is not.
+    pub(crate) fn book(&self, failure: &Failure) {
+        if failure.silent {
+            self.pool().silent(&failure.address, Instant::now());
+            *self.learn_at() = Instant::now();
         }
     }
 
     /// Learns once where the other members are, so that a long call outlives its endpoints.
     /// Best effort: a failure only means that fewer endpoints are known.
     pub(crate) async fn learn_members(&self) {
-        if self.shared.learned.load(Ordering::Relaxed) {
-            return;
+        if !self.shared.learned.load(Ordering::Relaxed) {
+            self.ask_for_members().await;
         }
-        if let Ok(Ok(members)) = timeout(LEARN_TIMEOUT, self.members()).await {
-            self.shared.learned.store(true, Ordering::Relaxed);
-            for member in members {
-                self.pool().learn(&member.address);
+    }
+
+    /// Learns who is there and who leads beside the calls, from time to time.
+    fn learn_members_beside(&self) {
+        let now = Instant::now();
+        {
+            let mut learn_at = self.learn_at();
+            if !self.options().learn_members || now < *learn_at {
+                return;
             }
+            *learn_at = now + LEARN_EVERY;
         }
+        let client = self.clone();
+        // Ends by its timeouts, so nobody needs to wait for it.
+        tokio::spawn(async move { client.ask_for_members().await });
+    }
+
+    async fn ask_for_members(&self) {
+        let Ok(Ok(members)) = timeout(LEARN_TIMEOUT, self.members()).await else { return };
+        self.shared.learned.store(true, Ordering::Relaxed);
+        for unseen in self.pool().update(&members) {
+            let mut rpc = Self::rpc(&unseen);
+            let client = self.clone();
+            tokio::spawn(async move {
+                let asked = timeout(LEARN_TIMEOUT, rpc.status(wire::StatusRequest {})).await;
+                if let Ok(Ok(_)) = asked {
+                    client.pool().seen(&unseen.address);
+                }
+            });
+        }
+    }
+
+    fn learn_at(&self) -> MutexGuard<'_, Instant> {
+        // One assignment each, so a panic cannot have left it half done.
+        self.shared.learn_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,6 +27,12 @@ pub enum ConnectError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The certificates or the key cannot be used.
+    #[error("TLS cannot be set up ({reason}); expected PEM certificates, and a key of their own")]
+    Tls {
+        /// What is wrong with them.
+        reason: String,
+    },
 }
 
 /// One endpoint that was asked in vain.
@@ -86,7 +92,7 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// No endpoint could serve the call, and certainly nothing was done; try again later.
-    #[error("no endpoint could answer: {}", list(.tried))]
+    #[error("no endpoint could answer and nothing was done; try again later: {}", list(.tried))]
     Unavailable {
         /// Every endpoint that was asked.
         tried: Vec<Tried>,
@@ -94,7 +100,7 @@ pub enum Error {
         leader: Option<String>,
     },
     /// A read was not answered in time; nothing was to be changed by it.
-    #[error("no answer within the deadline: {}", list(.tried))]
+    #[error("no answer within the deadline; allow more time, or try again: {}", list(.tried))]
     Deadline {
         /// Every endpoint that was asked.
         tried: Vec<Tried>,

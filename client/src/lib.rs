@@ -11,8 +11,9 @@
 //! ```
 //!
 //! - The id of a job is made here, before the first attempt, so a repeated submit is the same job.
-//! - `pool` knows addresses and holds one lazy channel to each; `budget` decides, without IO or
-//!   clock, whether and when a call is tried again; `client` moves bytes between the two.
+//! - `pool` knows addresses and holds one lazy channel to each; `choice` says whom to ask first and
+//!   `breaker` whom to leave alone; `budget` decides whether and when a call is tried again. All
+//!   three do without IO and clock; `client` moves bytes between them.
 //! - `watch` outlives the peer that it began on, and never goes backwards.
 //! - Bytes are given out only after their BLAKE3 digest and length were found right.
 //! - Generated types do not pass `convert`; everything public is in `types`, `options`, `error`.
@@ -29,9 +30,12 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 mod artifact;
+mod breaker;
 mod budget;
+mod choice;
 mod client;
 mod convert;
 mod error;
@@ -49,7 +53,7 @@ mod watch;
 pub use client::Client;
 pub use error::{ArtifactError, ConnectError, Error, GenerateError, Tried};
 pub use generate::{Generated, Image};
-pub use options::{Entropy, Options};
+pub use options::{Entropy, Options, Tls};
 pub use queue::BATCH_JOBS_MAX;
 pub use survey::{Answer, Survey};
 pub use types::{

@@ -30,8 +30,11 @@ pub struct Options {
     pub keep_alive_interval: Duration,
     /// A peer that does not answer a ping for so long is taken for dead. 2 s.
     pub keep_alive_timeout: Duration,
-    /// Whether a watch asks for the members, so that it outlives the endpoints it was given. Yes.
+    /// Whether a client asks the peers who else is there and who leads: then it outlives the
+    /// endpoints that it was given, and sends to the leader what goes through the log. Yes.
     pub learn_members: bool,
+    /// Speaks TLS with every endpoint; `None`, the default, speaks plain HTTP/2.
+    pub tls: Option<Tls>,
     /// Where the jitter of pauses comes from.
     pub entropy: Entropy,
 }
@@ -50,8 +53,27 @@ impl Default for Options {
             keep_alive_interval: Duration::from_secs(2),
             keep_alive_timeout: Duration::from_secs(2),
             learn_members: true,
+            tls: None,
             entropy: Entropy::os(),
         }
+    }
+}
+
+/// Whom to trust, and how to prove who this is. All are PEM.
+#[derive(Clone)]
+pub struct Tls {
+    /// Certificates of the authorities that vouch for the peers.
+    pub ca: Vec<u8>,
+    /// Our own certificate with its chain, and its private key, where the peers ask for one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The name that the peers' certificates bear; `None` for the host of each address.
+    pub domain: Option<String>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A private key belongs into no log.
+        out.debug_struct("Tls").field("domain", &self.domain).finish_non_exhaustive()
     }
 }
 

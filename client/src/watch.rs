@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tonic::{Code, Streaming};
 
 use crate::budget::{Backoff, Class, Failure};
+use crate::choice::Wish;
 use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Tried};
@@ -55,7 +56,7 @@ impl Client {
             client: self.clone(),
             job,
             deadline: self.options().watch_deadline.map(|wait| now + wait),
-            endpoint: self.pool().preferred(),
+            endpoint: self.pool().choose(Wish::Any, now),
             stream: None,
             resume_at: now,
             silent_at: now,
@@ -119,7 +120,7 @@ impl Watch {
         match timeout_at(until, stream.message()).await {
             Ok(Ok(Some(message))) => {
                 let event = convert::event(message)?;
-                self.client.pool().prefer(&self.endpoint.address);
+                self.client.pool().answered(&self.endpoint.address, Instant::now());
                 self.refusals_left = REFUSALS_MAX;
                 let told = self.seen.admit(event);
                 if told.is_some() {
@@ -142,7 +143,7 @@ impl Watch {
             Err(_) => {
                 self.past_deadline()?;
                 self.stream = None;
-                self.endpoint = self.client.pool().after(&self.endpoint.address);
+                self.endpoint = self.client.pool().after(&self.endpoint.address, Instant::now());
                 Ok(None)
             }
         }
@@ -175,6 +176,7 @@ impl Watch {
     /// Turns to another endpoint after a failure, or gives up where that is of no use.
     fn leave(&mut self, failure: Failure) -> Result<(), Error> {
         self.stream = None;
+        self.client.book(&failure);
         self.tried.retain(|tried| tried.address != failure.address);
         let (address, why) = (failure.address.clone(), failure.message.clone());
         self.tried.push(Tried { address, why });
@@ -189,7 +191,8 @@ impl Watch {
         self.failures = self.failures.saturating_add(1);
         let hint = failure.leader.filter(|leader| *leader != failure.address);
         let leader = hint.and_then(|leader| self.client.pool().learn(&leader));
-        self.endpoint = leader.unwrap_or_else(|| self.client.pool().after(&failure.address));
+        self.endpoint =
+            leader.unwrap_or_else(|| self.client.pool().after(&failure.address, Instant::now()));
         Ok(())
     }
 

@@ -4,16 +4,11 @@ use std::time::{Duration, Instant};
 
 use atelier_client::{
     Artifact, ArtifactError, Client, Error, GenerateError, JobId, Options, Phase, Stage,
-    Submission, TextToImage,
 };
 use atelier_proto::client::v1 as wire;
 use tonic::Code;
 
-use super::support::{Act, Peer, cluster, lock, nobody, picture, quick, unavailable};
-
-fn wanted() -> Submission {
-    Submission::new(TextToImage::new("a cat on a blue background"))
-}
+use super::support::{Act, Peer, cluster, lock, nobody, picture, quick, unavailable, wanted};
 
 fn client(peers: &[&Peer], options: Options) -> Client {
     Client::connect(peers.iter().map(|peer| &peer.address), options).unwrap()
@@ -290,4 +285,53 @@ async fn a_survey_asks_members_that_the_client_did_not_know() {
     assert!(survey.of(2).is_some());
     assert!(survey.of(3).is_none());
     drop(world);
+}
+
+#[tokio::test]
+async fn the_time_left_is_passed_on_with_every_attempt() {
+    let (_, peers) = cluster(2);
+    peers[0].script("submit", Act::Hang);
+    let options = Options {
+        attempt_timeout: Duration::from_millis(300),
+        deadline: Duration::from_secs(20),
+        ..quick()
+    };
+    client(&[&peers[0], &peers[1]], options).submit(&wanted()).await.unwrap();
+    for peer in &peers {
+        let allowed = peer.calls("submit-timeout").join(" ");
+        let micros: u64 = allowed.strip_suffix('u').unwrap().parse().unwrap();
+        assert!((250_000..=300_000).contains(&micros), "{allowed}");
+    }
+}
+
+#[tokio::test]
+async fn submits_go_to_the_leader_once_it_is_known() {
+    let (_, peers) = cluster(3);
+    let options = Options { learn_members: true, ..quick() };
+    // Peer 1 leads, and is not among the endpoints that the client was given.
+    let client = client(&[&peers[1], &peers[2]], options);
+    client.submit(&wanted()).await.unwrap();
+    let begun = Instant::now();
+    while peers[0].calls("submit").is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the leader was not found");
+        client.submit(&wanted()).await.unwrap();
+    }
+    // It is asked itself before anything is sent its way: members may be told under addresses that
+    // only the cluster's own network can reach.
+    assert_eq!(peers[0].calls("status").len(), 1);
+    let before = peers[0].calls("submit").len();
+    client.submit(&wanted()).await.unwrap();
+    assert_eq!(peers[0].calls("submit").len(), before + 1);
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_is_left_for_another_peer() {
+    let (_, mut peers) = cluster(2);
+    let client = client(&[&peers[0], &peers[1]], Options { learn_members: true, ..quick() });
+    client.submit(&wanted()).await.unwrap();
+    peers[0].kill();
+    for _ in 0..20 {
+        client.submit(&wanted()).await.unwrap();
+    }
+    assert_eq!(peers[1].calls("submit").len(), 20);
 }

@@ -9,3 +9,4 @@ mod library;
 mod operate;
 mod operations;
 mod support;
+mod tls;

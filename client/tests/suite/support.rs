@@ -16,6 +16,7 @@ use atelier_proto::client::v1::atelier_server::{Atelier, AtelierServer};
 use futures_util::{Stream, StreamExt, stream};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
+use tonic::transport::ServerTlsConfig;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
@@ -103,6 +104,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Peer {
     pub(crate) fn start(node: u64, address: SocketAddr, world: Arc<Mutex<World>>) -> Self {
+        Self::start_with(node, address, world, None)
+    }
+
+    pub(crate) fn start_with(
+        node: u64,
+        address: SocketAddr,
+        world: Arc<Mutex<World>>,
+        tls: Option<ServerTlsConfig>,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -115,7 +125,11 @@ impl Peer {
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         let (acts, calls) = Default::default();
         let service = Service { node, world, acts, calls };
-        let server = tonic::transport::Server::builder()
+        let mut server = tonic::transport::Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).expect("sound certificates");
+        }
+        let server = server
             .add_service(AtelierServer::new(service.clone()))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         runtime.spawn(server);
@@ -269,6 +283,10 @@ impl Atelier for Service {
         &self,
         request: Request<wire::SubmitRequest>,
     ) -> Result<Response<wire::SubmitReply>, Status> {
+        if let Some(allowed) = request.metadata().get("grpc-timeout") {
+            let allowed = allowed.to_str().expect("ascii metadata").to_owned();
+            lock(&self.calls).push(("submit-timeout", allowed));
+        }
         let act = self.enter("submit", &request.get_ref().job_id).await?;
         let reply = self.accept(request.into_inner());
         Self::hang_if(act).await;
@@ -612,4 +630,9 @@ pub(crate) fn quick() -> atelier_client::Options {
         learn_members: false,
         ..atelier_client::Options::default()
     }
+}
+
+/// A picture to be drawn, under a new id.
+pub(crate) fn wanted() -> atelier_client::Submission {
+    atelier_client::Submission::new(atelier_client::TextToImage::new("a cat on a blue background"))
 }
