@@ -128,8 +128,8 @@ pub(super) const FIELDS: &[Field] = &[
     switch!(
         "promote",
         promote,
-        "Ask for a vote as soon as this peer has caught up. Without it a newcomer stays a learner\n\
-         until `atelier member promote`."
+        "Ask for a vote, once, as soon as this peer has joined and caught up. Without it a newcomer\n\
+         stays a learner until `atelier member promote`."
     ),
     switch!(
         "witness",

@@ -65,6 +65,8 @@ pub(super) async fn settle(config: &Config, outside: &Outside) -> Result<Config,
             if joined || base_of(&found.cluster) == base_of(&config.cluster) {
                 config.cluster = found.cluster;
             }
+            // It asked when it joined. A member that an operator demoted since must not ask again.
+            config.promote = false;
             if config.node == 0 {
                 config.node = found.node.0;
             }

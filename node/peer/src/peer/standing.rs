@@ -43,11 +43,14 @@ pub(super) fn start(standing: Standing) -> Task {
 impl Standing {
     async fn run(self, stop: CancellationToken) {
         let mut looks = 0;
+        let mut asks = self.promote;
         let watch = async {
             loop {
                 self.clock.sleep(PAUSE).await;
                 self.give_the_lead_away().await;
-                self.ask_for_a_vote().await;
+                if asks {
+                    asks = !self.has_a_vote().await;
+                }
                 if looks % LINEAGE_LOOKS == 0 {
                     self.look_for_a_later_lineage().await;
                 }
@@ -81,15 +84,21 @@ impl Standing {
         }
     }
 
-    /// The leader refuses until this peer has caught up.
-    async fn ask_for_a_vote(&self) {
+    /// Asks for a vote, and says whether it is there. The leader refuses until this peer has caught up.
+    async fn has_a_vote(&self) -> bool {
         let status = self.raft.status().borrow().clone();
-        if !self.promote || !status.learners.contains(&status.node) {
-            return;
+        if !status.learners.contains(&status.node) {
+            return status.voters.contains(&status.node);
         }
         match self.leader.change(&Change::Promote(status.node), PROMOTE_MAX).await {
-            Ok(()) => tracing::info!(node = status.node.0, "has a vote"),
-            Err(status) => tracing::debug!(reason = status.message(), "has no vote yet"),
+            Ok(()) => {
+                tracing::info!(node = status.node.0, "has a vote");
+                true
+            }
+            Err(status) => {
+                tracing::debug!(reason = status.message(), "has no vote yet");
+                false
+            }
         }
     }
 

@@ -16,6 +16,10 @@ use std::time::Duration;
 
 /// Between two questions to a member that has not answered which disk it has.
 const ASK_AGAIN_MS: u64 = 200;
+/// How often a change is tried while another one is under way; then the caller is told.
+const BUSY_ATTEMPTS: u32 = 20;
+/// Between two of these attempts.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// Entries that a learner may be behind to be given a vote. With more, commits would wait for it.
 const PROMOTE_ENTRIES_BEHIND_MAX: u64 = 1_000;
 
@@ -328,9 +332,18 @@ impl RaftNode {
         change: ChangeMembers<u64, String>,
         retain: bool,
     ) -> Result<(), ChangeMembersError> {
-        match self.inner.raft.change_membership(change, retain).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(change_error(error)),
+        let mut attempts = 1;
+        loop {
+            let changed = self.inner.raft.change_membership(change.clone(), retain).await;
+            match changed.map_err(change_error) {
+                Ok(_) => return Ok(()),
+                // A new leader learns only with its first entry that the last change is agreed upon.
+                Err(ChangeMembersError::Busy(_)) if attempts < BUSY_ATTEMPTS => {
+                    attempts += 1;
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 }
