@@ -22,7 +22,10 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue storage
+# What `make upgrade` upgrades from.
+PREVIOUS ?= HEAD~1
+
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue storage upgrade
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +68,13 @@ parity: tools ## Compare the model with golden tensors: make parity GOLDEN=DIR O
 
 acceptance: tools ## Draw 100 fixed prompts with the bundled model and judge them.
 	@cargo test --release --locked -p atelier-diffusion --test acceptance -- --nocapture
+
+upgrade: tools ## Run the previous commit's daemon beside today's, under load: make upgrade PREVIOUS=HEAD~1
+	@git worktree remove --force target/previous 2>/dev/null; git worktree prune
+	@git worktree add --detach target/previous "$(PREVIOUS)"
+	@cd target/previous && CARGO_TARGET_DIR=../previous-build cargo build --release --locked -p atelier-node
+	@git worktree remove --force target/previous
+	@ATELIER_PREVIOUS=$(CURDIR)/target/previous-build/release/atelierd cargo test --release --locked -p atelier-node --test upgrade -- --nocapture
 
 bench: tools ## Measure; writes node/BENCH.md beside the machine's own limits.
 	@$(BUILD)

@@ -51,6 +51,8 @@ pub struct Setup {
     pub engines: &'static str,
     /// Jobs that a peer holds at a time.
     pub slots: u32,
+    /// Further lines of each configuration, of keys without a table.
+    pub more: String,
     /// What is started; takes the arguments of `atelierd`.
     pub program: PathBuf,
 }
@@ -58,21 +60,26 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("diffusion/toy/model");
-        let program = PathBuf::from(env!("CARGO_BIN_EXE_atelierd"));
         Self {
             peers: 3,
             engine: true,
             model,
             slots: 1,
-            program,
+            program: today(),
             network: None,
             data: None,
+            more: String::new(),
             log: "info",
             jobs: "",
             engines: "",
             settings: String::new(),
         }
     }
+}
+
+/// The daemon of this build.
+pub fn today() -> PathBuf {
+    env!("CARGO_BIN_EXE_atelierd").into()
 }
 
 /// A cluster; its processes end with it.
@@ -90,6 +97,7 @@ pub struct Peer {
     pub grpc: u16,
     config: PathBuf,
     log: PathBuf,
+    program: PathBuf,
     network: Option<Arc<Network>>,
     child: Option<Child>,
 }
@@ -105,10 +113,12 @@ impl Cluster {
                 directory.path().join(format!("{id}.toml")),
                 directory.path().join(format!("{id}.log")),
             );
-            let network = setup.network.clone();
+            let (network, program) = (setup.network.clone(), setup.program.clone());
             let host = network.as_ref().map_or("127.0.0.1".to_owned(), |_| Network::host(id));
             let (http, grpc) = (ports[0], ports[1]);
-            peers.insert(id, Peer { id, host, http, grpc, config, log, network, child: None });
+            let child = None;
+            let peer = Peer { id, host, http, grpc, config, log, program, network, child };
+            peers.insert(id, peer);
         }
         let mut cluster = Self { setup, peers, directory };
         for id in cluster.ids() {
@@ -129,7 +139,7 @@ impl Cluster {
             .peers
             .values_mut()
             .filter(|peer| peer.child.is_none())
-            .map(|peer| (peer.id, peer.spawn(&self.setup.program)))
+            .map(|peer| (peer.id, peer.spawn()))
             .collect();
         for (id, ready) in waiting {
             if ready.recv_timeout(READY).is_err() {
@@ -138,9 +148,57 @@ impl Cluster {
         }
     }
 
+    /// Starts these peers alone, and waits until they are ready.
+    pub fn start_these(&mut self, ids: &[u64]) {
+        let start = |id: &u64| (*id, self.peers.get_mut(id).unwrap().spawn());
+        let waiting: Vec<_> = ids.iter().map(start).collect();
+        for (id, ready) in waiting {
+            if ready.recv_timeout(READY).is_err() {
+                panic!("peer {id} is not ready:\n{}", self.log_of(id));
+            }
+        }
+    }
+
+    /// Starts a peer that must not run, waits until it has ended, and returns its code and what it logged.
+    pub fn start_until_it_ends(&mut self, id: u64) -> (Option<i32>, String) {
+        let before = self.log_of(id).len();
+        drop(self.peers.get_mut(&id).unwrap().spawn());
+        let mut child = self.peers.get_mut(&id).unwrap().child.take().expect("it was started");
+        let code = child.wait().expect("it ends").code();
+        (code, self.log_of(id)[before..].to_owned())
+    }
+
+    /// Tells a peer to leave, waits until it has with success, and returns how long that took.
+    pub fn terminate(&mut self, id: u64) -> Duration {
+        let start = Instant::now();
+        let pid = Pid::from_raw(self.pid(id) as i32).expect("a pid is not 0");
+        kill_process(pid, Signal::TERM).expect("a signal to a process of ours");
+        let mut child = self.peers.get_mut(&id).unwrap().child.take().expect("the peer runs");
+        assert!(child.wait().expect("it ends").success(), "peer {id} left badly");
+        start.elapsed()
+    }
+
+    /// Changes a peer's configuration for its next start: a line more, and a line of the engine's.
+    pub fn configure(&self, id: u64, more: &str, engine: &str) {
+        let text = fs::read_to_string(self.config(id)).expect("its configuration");
+        let text = text.replace("[listen]", &format!("{more}\n[listen]"));
+        let text = text.replace("enabled = true", engine);
+        fs::write(self.config(id), text).expect("its configuration");
+    }
+
+    /// Starts a peer from another build from now on.
+    pub fn upgrade(&mut self, id: u64, program: PathBuf) {
+        self.peers.get_mut(&id).unwrap().program = program;
+    }
+
+    /// Where a peer's configuration lies.
+    pub fn config(&self, id: u64) -> &Path {
+        &self.peers[&id].config
+    }
+
     /// Starts one peer again without waiting.
     pub fn start_one(&mut self, id: u64) {
-        drop(self.peers.get_mut(&id).unwrap().spawn(&self.setup.program));
+        drop(self.peers.get_mut(&id).unwrap().spawn());
     }
 
     /// Ends a peer as a power switch would end its process.
@@ -297,7 +355,7 @@ impl Cluster {
         let place = self.setup.data.as_deref().unwrap_or(self.directory.path());
         let data = place.join(format!("data-{id}"));
         format!(
-            "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = {log:?}\npeers = [{peers}]\n\
+            "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = {log:?}\npeers = [{peers}]\n{more}\n\
              [listen]\nhttp = \"{host}:{http}\"\ngrpc = \"{host}:{grpc}\"\n\
              [jobs]\nlease_ms = {LEASE_MS}\n{jobs}\n\
              [engine]\nenabled = {engine}\nmodel = {model:?}\nslots = {slots}\nbackend = \"cpu\"\n{engines}\n\
@@ -307,6 +365,7 @@ impl Cluster {
             engines = self.setup.engines,
             settings = self.setup.settings,
             peers = peers.join(", "),
+            more = self.setup.more,
             host = peer.host,
             http = peer.http,
             grpc = peer.grpc,
@@ -336,11 +395,11 @@ impl Drop for Cluster {
 
 impl Peer {
     /// Starts the process; the receiver hears when it is ready.
-    fn spawn(&mut self, program: &Path) -> mpsc::Receiver<()> {
+    fn spawn(&mut self) -> mpsc::Receiver<()> {
         let log = File::options().append(true).create(true).open(&self.log).expect("a log file");
         let mut command = match &self.network {
-            Some(network) => network.command(self.id, program),
-            None => Command::new(program),
+            Some(network) => network.command(self.id, &self.program),
+            None => Command::new(&self.program),
         };
         let mut child = command
             .args(["start", "--config"])
@@ -452,7 +511,8 @@ pub fn resident_bytes(pid: u32) -> u64 {
     line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
+/// Ports that nobody has at the moment.
+pub fn free_ports(count: usize) -> Vec<u16> {
     // All are held until the last is found, so that they differ.
     let held: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
