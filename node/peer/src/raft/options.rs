@@ -21,9 +21,9 @@ pub struct RaftOptions {
     pub election_ms_max: u64,
     /// Entries between two snapshots; default 5,000. Fewer make a start quicker and write more.
     pub snapshot_entries: u64,
-    /// Bytes of entries in memory above which a snapshot is made early; default 64 MiB.
+    /// Bytes of entries above which a snapshot is made early, and nothing is kept behind it; default 64 MiB.
     pub snapshot_log_bytes: u64,
-    /// Entries that are kept behind a snapshot for followers that lag; default 2,000.
+    /// Entries that are kept behind a snapshot for followers that lag, as far as their bytes allow; default 2,000.
     pub entries_kept: u64,
     /// Threads of Raft's own runtime; default 2.
     pub threads: usize,

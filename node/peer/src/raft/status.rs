@@ -36,7 +36,38 @@ const SHUT_DOWN: &str = "it was shut down";
 
 type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
-/// Publishes the status until openraft has stopped, and makes a snapshot early where the log grows large.
+/// Bounds the bytes of the log, which openraft counts in entries alone.
+struct LogBound {
+    bytes_max: u64,
+    // The snapshot that there was when another one was asked for.
+    asked_at: Option<Option<u64>>,
+    purged: Option<u64>,
+}
+
+impl LogBound {
+    /// Asks for a snapshot early where the log is above its bytes. Where there is one, what is kept behind it goes
+    /// first: it is there for followers that lag, and these can be sent the snapshot.
+    async fn keep(&mut self, raft: &Raft, current: &RaftMetrics<TypeConfig>, bytes: u64) {
+        if bytes <= self.bytes_max {
+            return;
+        }
+        let snapshot = current.snapshot.map(|id| id.index());
+        let asked = if let Some(index) = snapshot.filter(|_| snapshot > self.purged) {
+            self.purged = snapshot;
+            raft.trigger().purge_log(index).await
+        } else if self.asked_at != Some(snapshot) && current.last_applied > current.snapshot {
+            self.asked_at = Some(snapshot);
+            raft.trigger().snapshot().await
+        } else {
+            Ok(())
+        };
+        if let Err(error) = asked {
+            tracing::warn!(%error, "the log is above its bytes and could not be made smaller");
+        }
+    }
+}
+
+/// Publishes the status until openraft has stopped, and keeps the log within its bytes.
 pub(super) async fn publish(
     raft: Raft,
     mut metrics: Metrics,
@@ -47,7 +78,8 @@ pub(super) async fn publish(
     // What a quorum said grows old without any other change.
     let mut age = tokio::time::interval(Duration::from_millis(options.heartbeat_ms));
     age.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut asked_at = None;
+    let mut bound =
+        LogBound { bytes_max: options.snapshot_log_bytes, asked_at: None, purged: None };
     loop {
         let stopped = tokio::select! {
             changed = metrics.changed() => changed.is_err(),
@@ -77,17 +109,7 @@ pub(super) async fn publish(
             }
             return;
         }
-        let snapshot = current.snapshot.map(|id| id.index());
-        if log_bytes.get() > options.snapshot_log_bytes
-            && asked_at != Some(snapshot)
-            && current.last_applied > current.snapshot
-        {
-            // Once for each snapshot: what is kept behind it may be large by itself.
-            asked_at = Some(snapshot);
-            if let Err(error) = raft.trigger().snapshot().await {
-                tracing::warn!(%error, "a snapshot could not be asked for");
-            }
-        }
+        bound.keep(&raft, &current, log_bytes.get()).await;
     }
 }
 
