@@ -86,7 +86,7 @@ pub enum StoreError {
     },
     /// What was written is not what is read.
     #[error(
-        "{place} is corrupted: {reason}; keep a copy of the directory for inspection, then remove the node and let it join again under a new id"
+        "{place} is corrupted: {reason}; keep a copy of the directory for inspection, then remove the node and let it join again under a new id with `atelier member replace`"
     )]
     Corrupt {
         /// Which tree.

@@ -21,6 +21,7 @@ pub mod log;
 pub mod memory;
 pub mod sled_store;
 pub mod snapshots;
+mod untouched;
 
 pub use identity::{DiskId, Identity, IdentityError};
 pub use log::{LogImage, LogWriter};
@@ -37,7 +38,7 @@ pub enum LoadError {
     Store(#[from] StoreError),
     /// A value is damaged or missing.
     #[error(
-        "{place} is corrupted at {at}: {reason}; keep a copy of the directory for inspection, then remove the node and let it join again under a new id"
+        "{place} is corrupted at {at}: {reason}; keep a copy of the directory for inspection, then remove the node and let it join again under a new id with `atelier member replace`"
     )]
     Corrupt {
         /// Which tree.

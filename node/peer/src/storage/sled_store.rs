@@ -16,21 +16,25 @@
 //!    without a word: votes and acknowledged entries were gone in 91 of 120 trials. So each batch carries a census of
 //!    all pairs, and `floor` notes the last durable batch outside of sled. At open the pairs are walked: a database
 //!    that is below its floor, or does not come to its census, is refused.
-//! 8. sled reuses the space of removed pairs inside of its file, which never shrinks, and its memory follows the file.
+//! 8. sled mends a file that it takes for torn as it opens it. So its files are copied first, and put back when the
+//!    database is refused: nothing that could be saved is lost to a restart.
+//! 9. sled reuses the space of removed pairs inside of its file, which never shrinks, and its memory follows the file.
 //!    So a tree whose file has grown far above what lives in it is written anew: see [`RewriteBounds`]. The new
 //!    generation is durable before `CURRENT` names it, and the old one goes after that.
 
 use super::current;
 use super::floor::Floor;
 use super::generation::{Count, Generation, panic_text};
+use super::untouched::Untouched;
 use crate::ports::{Batch, Store, StoreError, Tree};
 use bytes::Bytes;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+const LOCK: &str = "lock";
 /// Batches between two looks at the size of a tree's file.
 const LOOK_EVERY: u32 = 256;
 /// Batches until a tree that could not be written anew is looked at again.
@@ -75,7 +79,7 @@ pub enum OpenError {
     },
     /// The database is damaged.
     #[error(
-        "{place} is corrupted: {reason}; keep a copy of the directory for inspection, then remove the node and let it join again under a new id"
+        "{place} is corrupted: {reason}; keep a copy of the directory for inspection, then remove the node and let it join again under a new id with `atelier member replace`"
     )]
     Corrupt {
         /// Which tree.
@@ -148,6 +152,7 @@ struct Database {
     current: RwLock<Arc<Generation>>,
     // Held over a whole write, so that batches reach the disk one after another. Nothing async waits for it.
     writer: Mutex<Writer>,
+    _lock: File,
 }
 
 struct Writer {
@@ -164,15 +169,14 @@ impl Database {
     fn open(directory: PathBuf, bounds: RewriteBounds) -> Result<Database, OpenError> {
         let io = |error| io_error(&directory, &error);
         fs::create_dir_all(&directory).map_err(io)?;
+        let lock = lock(&directory)?;
         let number = current::read(&directory).map_err(io)?;
-        let place = current::place(&directory, number);
-        let generation = Generation::open(&directory, place, number)?;
-        let (floor, count) = check_floor(&directory, &generation)?;
+        let (generation, floor, count) = open_untouched(&directory, number)?;
         // Only now: had this one been damaged, another one might be of use to whoever inspects it.
         current::remove_others(&directory, number).map_err(io)?;
         let writer = Mutex::new(Writer { count, floor, failed: None, look_in: 0 });
         let current = RwLock::new(Arc::new(generation));
-        Ok(Database { directory, bounds, current, writer })
+        Ok(Database { directory, bounds, current, writer, _lock: lock })
     }
 
     fn generation(&self) -> Arc<Generation> {
@@ -231,6 +235,10 @@ impl Database {
             Err(error @ StoreError::Corrupt { .. }) => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "a database that has grown could not be written anew");
+                // Half a copy must not take the space that the old one may need.
+                if let Err(error) = fs::remove_dir_all(current::place(&self.directory, number)) {
+                    tracing::warn!(%error, "half a copy is left until the next start");
+                }
                 return Ok(LOOK_AGAIN);
             }
         };
@@ -264,6 +272,40 @@ impl Database {
     fn io(&self, error: &io::Error) -> StoreError {
         StoreError::Io { place: self.directory.display().to_string(), reason: error.to_string() }
     }
+}
+
+/// Keeps other processes out of a tree's directory for as long as the file is open.
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let io = |error: io::Error| io_error(directory, &error);
+    let file = File::create(directory.join(LOCK)).map_err(io)?;
+    file.try_lock().map_err(|error| io(io::Error::other(format!("it is locked: {error}"))))?;
+    Ok(file)
+}
+
+/// Opens a generation and checks it. One that is damaged is left as it was found, whatever sled did to it.
+fn open_untouched(directory: &Path, number: u64) -> Result<(Generation, Floor, Count), OpenError> {
+    let place = current::place(directory, number);
+    let untouched = match Untouched::copy(&place) {
+        Ok(untouched) => Some(untouched),
+        Err(error) => {
+            let tree = directory.display();
+            tracing::warn!(%tree, %error, "no copy of a database could be made before it is opened");
+            None
+        }
+    };
+    let opened = Generation::open(directory, place, number).and_then(|generation| {
+        let (floor, count) = check_floor(directory, &generation)?;
+        Ok((generation, floor, count))
+    });
+    let Some(untouched) = untouched else { return opened };
+    let settled = match opened {
+        Err(OpenError::Corrupt { .. }) => untouched.put_back(),
+        _ => untouched.forget(),
+    };
+    if let Err(error) = settled {
+        tracing::warn!(%error, "the copy of a database from before it was opened is left");
+    }
+    opened
 }
 
 /// Compares what the database holds with what it held when it was last heard of.
