@@ -29,6 +29,7 @@ PREVIOUS ?= HEAD~1
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tools: ## Name what a build needs and this machine lacks.
 	@command -v cc >/dev/null || { echo "a C linker is missing; run: apt-get install -y build-essential" >&2; exit 1; }
@@ -61,7 +62,7 @@ soak: tools ## Cancel jobs at random moments and measure what is left: make soak
 	@CANCELS="$(CANCELS)" cargo test --release --locked -p atelier-node --test cancel -- --nocapture
 
 storage: tools ## Kill and damage one store again and again: make storage ROUNDS=200
-	@ATELIER_TEST_ROUNDS="$(ROUNDS)" cargo test --release --locked -p atelier-peer --test raft -- --nocapture --test-threads 1 kill:: damage::
+	@ATELIER_TEST_ROUNDS="$(ROUNDS)" cargo test --release --locked -p atelier-peer --test raft -- --nocapture --test-threads 1 kill:: power:: damage::
 
 parity: tools ## Compare the model with golden tensors: make parity GOLDEN=DIR OUT=DIR
 	@cargo run --release --locked -q -p atelier-diffusion --bin parity -- "$(GOLDEN)" "$(OUT)"

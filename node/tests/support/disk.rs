@@ -70,7 +70,8 @@ impl Disk {
     /// Makes a disk and mounts it at a place. Call it in [`with_own_mounts`].
     pub fn mounted(image: PathBuf, place: PathBuf, bytes: u64) -> Disk {
         File::create(&image).and_then(|file| file.set_len(bytes)).expect("an image");
-        run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image.as_os_str()]);
+        let quiet = ["-q", "-F", "-m", "0"].map(AsRef::as_ref);
+        run("mkfs.ext4", &[&quiet[..], &[image.as_os_str()]].concat());
         fs::create_dir_all(&place).expect("a place to mount at");
         let disk = Disk { image, place };
         disk.mount();
@@ -79,15 +80,22 @@ impl Disk {
 
     pub fn mount(&self) {
         let (image, place) = (self.image.as_os_str(), self.place.as_os_str());
-        run("mount", &["-o".as_ref(), "loop".as_ref(), image, place]);
+        run("mount", &["-o".as_ref(), "loop,errors=remount-ro".as_ref(), image, place]);
     }
 
     pub fn unmount(&self) {
         run("umount", &[self.place.as_os_str()]);
     }
 
-    pub fn make_read_only(&self) {
-        run("mount", &["-o".as_ref(), "remount,ro".as_ref(), self.place.as_os_str()]);
+    /// Makes the file system find an error in itself, upon which it turns read-only under whoever writes.
+    pub fn turn_read_only(&self) {
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("a list of mounts");
+        let place = self.place.to_str().expect("text");
+        let ours = mounts.lines().find(|line| line.split(' ').nth(1) == Some(place));
+        let device = ours.and_then(|line| line.split(' ').next()).expect("it is mounted");
+        let device = device.strip_prefix("/dev/").expect("a device");
+        let switch = format!("/sys/fs/ext4/{device}/trigger_fs_error");
+        fs::write(switch, "a test").expect("the file system takes it");
     }
 
     /// Fills the disk to the last byte with a file, which is returned.

@@ -26,73 +26,106 @@ const START_MS_MAX: u64 = 60;
 const BOUNDS: RewriteBounds = RewriteBounds { bytes_min: 1024 * 1024, factor: 1 };
 const ENTRIES_KEPT: u64 = 400;
 const DIRECTORY: &str = "ATELIER_TEST_KILL_DIRECTORY";
-/// Where the child notes what was acknowledged, if not in the directory: a power cut would take that note too.
-const ACKED_FILE: &str = "ATELIER_TEST_KILL_ACKED";
-const VERIFY: &str = "ATELIER_TEST_KILL_VERIFY";
+/// The store of the child, and beside it what it was told: a power cut of the store's disk must not take that.
+pub(crate) struct Place {
+    directory: PathBuf,
+    store: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn new(directory: &Path) -> Place {
+        Place { directory: directory.to_owned(), store: directory.join("store") }
+    }
+
+    fn acked(&self) -> u64 {
+        let Ok(text) = std::fs::read_to_string(self.directory.join("acked")) else { return 0 };
+        // The last line may be half written.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().last().map_or(0, |line| line.parse().expect("a number"))
+    }
+}
+
+/// What the rounds came to.
+#[derive(Default)]
+struct Tally {
+    entries: u64,
+    // Rounds that ended before the first acknowledgement.
+    silent: u32,
+    // Rounds that ended while a tree was written anew.
+    rewriting: u32,
+}
 
 #[test]
 fn nothing_acknowledged_is_lost_when_a_process_is_killed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
+    let place = Place::new(directory.path());
+    let said = kill_again_and_again(&place, rounds(ROUNDS_DEFAULT), || (|| (), || ()));
+    println!("{said}");
+    assert_no_blobs(&place.store);
+}
+
+/// How many rounds were asked for.
+pub(crate) fn rounds(default: u32) -> u32 {
+    std::env::var(ROUNDS).ok().map_or(default, |n| n.parse().expect("rounds"))
+}
+
+/// Runs the child, kills it and looks at what it left. Each round, `arm` is called at the start and gives what is
+/// done right before the kill, and right after it.
+pub(crate) fn kill_again_and_again<B: FnOnce(), A: FnOnce()>(
+    place: &Place,
+    rounds: u32,
+    mut arm: impl FnMut() -> (B, A),
+) -> String {
     let entropy = SystemEntropy::open().expect("a source of entropy");
-    let rounds = std::env::var(ROUNDS).ok().map_or(ROUNDS_DEFAULT, |n| n.parse().expect("rounds"));
-    let (mut entries, mut silent, mut rewriting) = (0, 0, 0);
+    let mut tally = Tally::default();
     for round in 0..rounds {
-        let acked_before = acked(directory.path());
+        let acked_before = place.acked();
         // A third comes as far as an acknowledgement, a third ends at any time, a third while the store is opened.
         let below = if round % 3 == 2 { START_MS_MAX } else { ROUND_MS_MAX };
         let after = Duration::from_millis(random_below(&entropy, below));
-        run_and_kill(directory.path(), after, (round % 3 == 0).then_some(acked_before));
-        let acked = acked(directory.path());
-        rewriting += u32::from(has_two_generations(&directory.path().join("store")));
-        let store = open(&directory.path().join("store"));
+        let (before_kill, after_kill) = arm();
+        run_and_kill(place, after, (round % 3 == 0).then_some(acked_before), before_kill);
+        after_kill();
+        let acked = place.acked();
+        tally.rewriting += u32::from(has_two_generations(&place.store));
+        let store = open(&place.store);
         check_snapshot(&store);
         let image = log::load(&store).expect("load");
         let last = image.entries.last().map_or(0, |(index, _)| *index);
         assert!(last >= acked, "round {round}: {acked} was acknowledged, {last} is the last");
         check(&image, acked);
-        entries += acked - acked_before;
-        silent += u32::from(acked == acked_before);
+        tally.entries += acked - acked_before;
+        tally.silent += u32::from(acked == acked_before);
     }
-    println!(
+    let Tally { entries, silent, rewriting } = tally;
+    assert!(entries > 0, "no round came as far as an acknowledgement");
+    format!(
         "{rounds} kills, {entries} entries acknowledged, none lost; {silent} kills came before the first \
          acknowledgement of their round, {rewriting} while a tree was written anew"
-    );
-    assert!(entries > 0, "no round came as far as an acknowledgement");
-    assert_no_blobs(&directory.path().join("store"));
+    )
 }
 
-fn run_and_kill(directory: &Path, after: Duration, above: Option<u64>) {
+fn run_and_kill(place: &Place, after: Duration, above: Option<u64>, before_kill: impl FnOnce()) {
     let this = std::env::current_exe().expect("this program");
     let mut child = Command::new(this)
         .args(["--exact", "kill::child", "--nocapture"])
-        .env(DIRECTORY, directory)
+        .env(DIRECTORY, &place.directory)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("spawn");
     let started = Instant::now();
-    while above.is_some_and(|above| acked(directory) <= above) && started.elapsed() < PATIENCE {
+    while above.is_some_and(|above| place.acked() <= above) && started.elapsed() < PATIENCE {
         std::thread::yield_now();
     }
     std::thread::sleep(after);
     let ended = child.try_wait().expect("wait");
+    before_kill();
     child.kill().expect("kill");
     child.wait().expect("wait");
     let mut said = String::new();
     child.stderr.take().expect("piped").read_to_string(&mut said).expect("read");
     assert!(ended.is_none(), "the child ended by itself: {said}");
-}
-
-/// Looks at what a power cut left; for a driver that cuts the power of the child's disk.
-#[test]
-fn verify() {
-    let Some(directory) = std::env::var_os(VERIFY) else { return };
-    let directory = Path::new(&directory);
-    let image = log::load(&open(&directory.join("store"))).expect("load");
-    let (acked, last) = (acked(directory), image.entries.last().map_or(0, |(index, _)| *index));
-    println!("acknowledged {acked}, last {last}");
-    assert!(last >= acked, "{acked} was acknowledged, {last} is the last");
-    check(&image, acked);
 }
 
 fn check(image: &LogImage, acked: u64) {
@@ -140,17 +173,6 @@ fn entry(index: u64) -> Bytes {
     index.to_be_bytes().into_iter().chain(filler).collect()
 }
 
-fn acked_file(directory: &Path) -> PathBuf {
-    std::env::var_os(ACKED_FILE).map_or_else(|| directory.join("acked"), PathBuf::from)
-}
-
-fn acked(directory: &Path) -> u64 {
-    let Ok(text) = std::fs::read_to_string(acked_file(directory)) else { return 0 };
-    // The last line may be half written.
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().last().map_or(0, |line| line.parse().expect("a number"))
-}
-
 fn random_below(entropy: &SystemEntropy, below: u64) -> u64 {
     let mut bytes = [0; 8];
     entropy.fill(&mut bytes);
@@ -161,13 +183,13 @@ fn random_below(entropy: &SystemEntropy, below: u64) -> u64 {
 #[test]
 fn child() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
-    let directory = Path::new(&directory);
-    let mut acked = OpenOptions::new().create(true).append(true).open(acked_file(directory));
-    let acked = acked.as_mut().expect("open");
-    let store: Arc<dyn Store> = Arc::new(open_with(&directory.join("store"), BOUNDS));
+    let place = Place::new(Path::new(&directory));
+    let acked = place.directory.join("acked");
+    let mut acked = OpenOptions::new().create(true).append(true).open(acked).expect("open");
+    let store: Arc<dyn Store> = Arc::new(open_with(&place.store, BOUNDS));
     let image = log::load(store.as_ref()).expect("load");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(append_for_ever(store, &image, acked));
+    runtime.block_on(append_for_ever(store, &image, &mut acked));
 }
 
 const SNAPSHOT_BYTES: usize = 200_000;

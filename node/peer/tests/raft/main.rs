@@ -6,6 +6,7 @@ mod emptied;
 mod harness;
 mod kill;
 mod ports;
+mod power;
 mod speed;
 mod start;
 mod store;
