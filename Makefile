@@ -29,7 +29,6 @@ PREVIOUS ?= HEAD~1
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tools: ## Name what a build needs and this machine lacks.
 	@command -v cc >/dev/null || { echo "a C linker is missing; run: apt-get install -y build-essential" >&2; exit 1; }

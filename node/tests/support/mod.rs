@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -287,6 +287,40 @@ impl Cluster {
         fs::read_to_string(&self.peers[&id].log).unwrap_or_default()
     }
 
+    /// The data directory of a peer.
+    pub fn data_of(&self, id: u64) -> PathBuf {
+        let place = self.setup.data.as_deref().unwrap_or(self.directory.path());
+        place.join(format!("data-{id}"))
+    }
+
+    /// Waits until a peer has ended by itself.
+    pub fn ended(&mut self, id: u64) -> ExitStatus {
+        let child = self.peers.get_mut(&id).unwrap().child.as_mut().expect("the peer was started");
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("wait") {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "peer {id} does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        self.peers.get_mut(&id).unwrap().child = None;
+        status
+    }
+
+    /// Waits until a peer says that it is not ready for a reason with this in it.
+    pub async fn unready(&self, id: u64, because: &str) {
+        let start = Instant::now();
+        loop {
+            let (code, body) = self.get(id, "/readyz").await;
+            if code == 503 && body.contains(because) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "peer {id} is not unready for `{because}`: {body}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Who leads, once the peers that answer agree on one that runs.
     pub async fn leader(&self) -> u64 {
         let running: Vec<u64> =
@@ -352,8 +386,7 @@ impl Cluster {
             .into_iter()
             .map(|id| format!("{{ id = {id}, address = \"{}\" }}", self.address(id)))
             .collect();
-        let place = self.setup.data.as_deref().unwrap_or(self.directory.path());
-        let data = place.join(format!("data-{id}"));
+        let data = self.data_of(id);
         format!(
             "node = {id}\ncluster = \"test\"\ndata = {data:?}\nlog = {log:?}\npeers = [{peers}]\n{more}\n\
              [listen]\nhttp = \"{host}:{http}\"\ngrpc = \"{host}:{grpc}\"\n\
