@@ -13,6 +13,7 @@ CUTS    ?= 20
 KILLS   ?= 50
 CANCELS ?= 1000
 ROUNDS  ?= 200
+JOBS    ?= 1000000
 
 # Handed over by the environment, so that the shell never reads a prompt.
 export MODEL PROMPT SEED
@@ -25,7 +26,7 @@ BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 # What `make upgrade` upgrades from.
 PREVIOUS ?= HEAD~1
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue storage upgrade
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue storage upgrade bench-storage
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +88,9 @@ bench-failover: tools ## Lose the leader 60 times in three ways: make bench-fail
 
 bench-queue: tools ## The queue beside etcd, RabbitMQ and NATS; adds its section to node/BENCH.md.
 	@cargo bench --locked -p atelier-node --bench queue
+
+bench-storage: tools ## Disk, memory and restart of one peer's store after many jobs: make bench-storage JOBS=1000000
+	@JOBS="$(JOBS)" cargo bench --locked -p atelier-peer --bench storage
 
 bench-clean: tools ## Minutes of make demo and make test in a fresh clone.
 	@.ci/clean
