@@ -193,25 +193,34 @@ async fn probes_tell_what_is(one: &Running) {
     );
 }
 
+/// The services that one version of reflection names. The versions' types differ only in their path.
+macro_rules! services {
+    ($version:ident, $channel:expr) => {{
+        use tonic_reflection::pb::$version::ServerReflectionRequest;
+        use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
+        let list = MessageRequest::ListServices(String::new());
+        let request = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+        let mut client = ServerReflectionClient::new($channel);
+        let replies = client.server_reflection_info(tokio_stream::once(request)).await;
+        let reply = replies.expect("it answers").into_inner().message().await;
+        let reply = reply.expect("no failure").expect("a reply");
+        let Some(MessageResponse::ListServicesResponse(list)) = reply.message_response else {
+            panic!("expected the services, got {reply:?}")
+        };
+        list.service.into_iter().map(|service| service.name).collect::<Vec<String>>()
+    }};
+}
+
 async fn reflection_names_the_services(one: &Running) {
-    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServiceResponse};
     let address = format!("http://{}", one.peer.grpc_address());
     let channel = Channel::from_shared(address).expect("an address").connect_lazy();
-    let list = MessageRequest::ListServices(String::new());
-    let request = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
-    let requests = tokio_stream::once(request);
-    let mut client = ServerReflectionClient::new(channel);
-    let replies = client.server_reflection_info(requests).await.expect("it answers");
-    let reply = replies.into_inner().message().await.expect("no failure").expect("a reply");
-    let Some(MessageResponse::ListServicesResponse(list)) = reply.message_response else {
-        panic!("expected the services, got {reply:?}")
-    };
-    let names: Vec<String> = list.service.into_iter().map(|s: ServiceResponse| s.name).collect();
-    for name in ["atelier.client.v1.Atelier", "atelier.peer.v1.Peer", "grpc.health.v1.Health"] {
-        assert!(names.iter().any(|known| known == name), "{name} in {names:?}");
+    // Older grpcurl speaks v1alpha alone.
+    for names in [services!(v1, channel.clone()), services!(v1alpha, channel)] {
+        for name in ["atelier.client.v1.Atelier", "atelier.peer.v1.Peer", "grpc.health.v1.Health"] {
+            assert!(names.iter().any(|known| known == name), "{name} in {names:?}");
+        }
     }
 }
 
