@@ -189,7 +189,7 @@ async fn a_damaged_artifact_is_set_aside_and_never_served() {
 }
 
 fn file_of(cluster: &Cluster, id: u64, artifact: &atelier_client::Artifact) -> std::path::PathBuf {
-    cluster.data_of(id).join("artifacts").join(artifact.digest.to_string())
+    cluster.data_of(id).join("artifacts").join(&artifact.digest)
 }
 
 #[tokio::test(flavor = "multi_thread")]
