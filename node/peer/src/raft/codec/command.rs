@@ -92,7 +92,18 @@ pub fn command_to_proto(command: &Command) -> pb::Command {
 /// When a field cannot be what it should be, or the command is of a kind or format that this version does not know.
 pub fn command_from_proto(command: pb::Command) -> Result<Command, DecodeError> {
     check_format("command.format", command.format, COMMAND_FORMAT)?;
+    let format = command.format;
     let kind = command.command.ok_or_else(|| DecodeError::missing("command"))?;
+    let command = command_of(kind)?;
+    if format < command.features() {
+        let needed = command.features();
+        let reason = format!("format {format} of a command that needs format {needed}");
+        return Err(DecodeError::new("command.format", reason));
+    }
+    Ok(command)
+}
+
+fn command_of(kind: Kind) -> Result<Command, DecodeError> {
     Ok(match kind {
         Kind::Submit(submit) => Command::Submit(submit_from_proto(submit)?),
         Kind::Assign(assign) => Command::Assign(Assign {

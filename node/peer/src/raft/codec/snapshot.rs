@@ -19,22 +19,46 @@ use atelier_state::{
 };
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, message};
 use std::sync::Arc;
 
 /// The name under which the bytes of a snapshot are summed, on disk and on the wire.
 const SEAL: &[u8] = b"snapshot";
 
 /// Encodes a snapshot with its checksum.
+///
+/// Jobs are turned into records one by one: a million records at once would take as much memory as the state.
 pub(in crate::raft) fn encode_snapshot(meta: &SnapshotMeta, state: &State) -> Bytes {
     let membership = &meta.last_membership;
-    let snapshot = pb::Snapshot {
+    let outer = pb::Snapshot {
         last_log_id: meta.last_log_id.as_ref().map(log_id_to_proto),
         membership: Some(membership_to_proto(membership.membership())),
         membership_log_id: membership.log_id().as_ref().map(log_id_to_proto),
-        state: Some(state_to_proto(&state.to_snapshot())),
+        state: None,
     };
-    frame::seal(SEAL, &snapshot.encode_to_vec())
+    let snapshot = state.to_snapshot();
+    let whole = snapshot.features > limits::FEATURES_FIRST;
+    let (head, tail) = (head_to_proto(&snapshot), tail_to_proto(&snapshot, whole));
+    let jobs = || snapshot.jobs.iter().map(|job| job_to_proto(job, whole));
+    let jobs_bytes: usize = jobs().map(|job| message::encoded_len(JOBS_TAG, &job)).sum();
+    let state_bytes = head.encoded_len() + jobs_bytes + tail.encoded_len();
+    let mut bytes = Vec::with_capacity(outer.encoded_len() + state_bytes + FRAME_BYTES);
+    // The fields of a message may be encoded apart, in the order of their tags.
+    outer.encode_raw(&mut bytes);
+    encode_key(STATE_TAG, WireType::LengthDelimited, &mut bytes);
+    encode_varint(state_bytes as u64, &mut bytes);
+    head.encode_raw(&mut bytes);
+    jobs().for_each(|job| message::encode(JOBS_TAG, &job, &mut bytes));
+    tail.encode_raw(&mut bytes);
+    frame::seal(SEAL, &bytes)
 }
+
+/// Of `Snapshot.state`.
+const STATE_TAG: u32 = 4;
+/// Of `StateSnapshot.jobs`.
+const JOBS_TAG: u32 = 3;
+/// The key and the length before the state, at their longest.
+const FRAME_BYTES: usize = 16;
 
 /// Decodes a snapshot.
 pub(in crate::raft) fn decode_snapshot(
@@ -58,13 +82,15 @@ pub(in crate::raft) fn decode_snapshot(
     Ok((meta, state))
 }
 
-fn state_to_proto(snapshot: &Snapshot) -> pb::StateSnapshot {
-    let features = snapshot.features;
-    let whole = features > limits::FEATURES_FIRST;
+/// Encodes what comes before the jobs.
+fn head_to_proto(snapshot: &Snapshot) -> pb::StateSnapshot {
+    let (format, applied) = (snapshot.features, snapshot.applied.0);
+    pb::StateSnapshot { format, applied, ..pb::StateSnapshot::default() }
+}
+
+/// Encodes what comes behind the jobs; whole, or as much of it as format 1 has.
+fn tail_to_proto(snapshot: &Snapshot, whole: bool) -> pb::StateSnapshot {
     let first = pb::StateSnapshot {
-        format: features,
-        applied: snapshot.applied.0,
-        jobs: snapshot.jobs.iter().map(|job| job_to_proto(job, whole)).collect(),
         nodes: snapshot.nodes.iter().map(|(id, node)| node_to_proto(*id, node)).collect(),
         forgotten: snapshot.forgotten,
         submit_sequence: snapshot.submit_sequence,
@@ -81,7 +107,7 @@ fn state_to_proto(snapshot: &Snapshot) -> pb::StateSnapshot {
         settings_version: snapshot.settings_version,
         settings: snapshot.settings.iter().map(setting_to_proto).collect(),
         settings_history: snapshot.settings_history.iter().map(version_to_proto).collect(),
-        features,
+        features: snapshot.features,
         marked: snapshot.marked.0,
         trail: snapshot.trail.iter().map(act_to_proto).collect(),
         ..first
