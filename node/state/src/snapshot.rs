@@ -10,6 +10,7 @@ use crate::roster::{Node, NodeId};
 use crate::settings::{self, SettingChange, SettingValue, Settings, SettingsRecord};
 use crate::state::{FeatureLevel, State};
 use crate::trail::TrailRecord;
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -132,7 +133,7 @@ impl State {
         state.restore_fair(snapshot.virtual_times, snapshot.finish_tags)?;
         state.restore_keys(snapshot.keys)?;
         state.restore_jobs(snapshot.jobs)?;
-        audit::check(&state)?;
+        audit::check_records(&state)?;
         Ok(state)
     }
 
@@ -160,20 +161,27 @@ impl State {
     }
 
     fn restore_jobs(&mut self, jobs: Vec<Arc<Job>>) -> Result<(), SnapshotError> {
-        let mut tenants: BTreeSet<Arc<str>> = self.fair.tenants.keys().map(Arc::clone).collect();
-        for job in jobs {
+        let mut texts: BTreeSet<Arc<str>> = self.fair.tenants.keys().map(Arc::clone).collect();
+        let mut share = |text: &mut Arc<str>| match texts.get(text) {
+            Some(known) => *text = Arc::clone(known),
+            None => drop(texts.insert(Arc::clone(text))),
+        };
+        let mut own = Vec::with_capacity(jobs.len());
+        for mut job in jobs {
             let id = job.id();
             if job.submit.priority > PRIORITY_MAX {
                 let detail = format!("job {id} has priority {}", job.submit.priority);
                 return Err(Violation { invariant: Invariant::S6, detail }.into());
             }
-            let mut job = Arc::unwrap_or_clone(job);
-            match tenants.get(&job.submit.tenant) {
-                Some(tenant) => job.submit.tenant = Arc::clone(tenant),
-                None => drop(tenants.insert(Arc::clone(&job.submit.tenant))),
-            }
-            self.insert(job);
+            let submit = &mut Arc::make_mut(&mut job).submit;
+            share(&mut submit.tenant);
+            share(&mut submit.kind);
+            // Decoded parameters are a slice of the snapshot; without a copy they would keep all of
+            // it.
+            submit.parameters = Bytes::copy_from_slice(&submit.parameters);
+            own.push(job);
         }
+        self.insert_all(own);
         Ok(())
     }
 }

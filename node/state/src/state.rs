@@ -411,6 +411,33 @@ impl State {
         assert!(before.is_none(), "a job is inserted once");
     }
 
+    /// Inserts all jobs of a snapshot, ascending by id, into a state that has none: index by index
+    /// and each in its own order, which is several times as fast as job by job.
+    pub(crate) fn insert_all(&mut self, jobs: Vec<Arc<Job>>) {
+        assert!(self.jobs.is_empty());
+        let mut artifacts = Vec::new();
+        let mut keys = Vec::new();
+        for job in &jobs {
+            keys.extend(TenantKey::of(&job.submit).map(|key| (key, job.id())));
+            if job.phase.is_terminal() {
+                artifacts.extend(job.artifacts.iter().map(|it| (it.digest, job.id())));
+            } else {
+                self.index(job);
+            }
+        }
+        keys.sort_unstable();
+        keys.into_iter().for_each(|(key, job)| self.keys.own(key, job));
+        artifacts.sort_unstable();
+        self.artifacts.extend(artifacts);
+        for phase in [Phase::Succeeded, Phase::Failed, Phase::Cancelled] {
+            let of_phase = jobs.iter().filter(|job| job.phase == phase);
+            let mut places: Vec<_> = of_phase.map(|job| (job.finished, job.id())).collect();
+            places.sort_unstable();
+            self.ended.of_mut(&phase).expect("the phase is terminal").extend(places);
+        }
+        self.jobs.extend(jobs.into_iter().map(|job| (job.id(), job)));
+    }
+
     /// Lets a job share the texts that it has in common with others: a million jobs have few
     /// tenants and kinds.
     fn share_texts(&self, submit: &mut Submit) {
