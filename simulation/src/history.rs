@@ -113,6 +113,15 @@ pub enum Fact {
         /// How long it lasts.
         for_ms: u64,
     },
+    /// How the queue stands, before and after the state went through a snapshot.
+    Order {
+        /// It is the snapshot's.
+        restored: bool,
+        /// The jobs that wait for a slot, in serving order.
+        jobs: Vec<u32>,
+        /// The jobs in back-off, by its end.
+        delayed: Vec<u32>,
+    },
     /// All faults are over.
     Healed,
     /// A fresh job is submitted, to see that the cluster works.
@@ -201,6 +210,21 @@ pub enum Asked {
         /// Jobs it may draw at a time.
         slots: u32,
     },
+    /// `Release`.
+    Release {
+        /// Which jobs.
+        jobs: Vec<u32>,
+    },
+    /// `RaiseFeatures`.
+    Raise {
+        /// To which level.
+        level: u32,
+    },
+    /// `SetSettings`.
+    Set {
+        /// `key=value`, each.
+        changes: Vec<String>,
+    },
     /// A command that no rig proposes yet.
     Other(String),
 }
@@ -255,6 +279,7 @@ impl Fact {
             Fact::Started { .. }
             | Fact::Died { .. }
             | Fact::Leads { .. }
+            | Fact::Order { .. }
             | Fact::Fault { .. }
             | Fact::Healed
             | Fact::Over => Vec::new(),
@@ -272,8 +297,10 @@ impl Asked {
             | Asked::Fail { job, .. }
             | Asked::Revoke { job, .. }
             | Asked::Cancel { job } => vec![*job],
-            Asked::Forget { jobs } => jobs.clone(),
-            Asked::Register { .. } | Asked::Other(_) => Vec::new(),
+            Asked::Forget { jobs } | Asked::Release { jobs } => jobs.clone(),
+            Asked::Register { .. } | Asked::Raise { .. } | Asked::Set { .. } | Asked::Other(_) => {
+                Vec::new()
+            }
         }
     }
 }

@@ -41,6 +41,18 @@ pub struct Shape {
     pub heal_ms: u64,
     /// Time from then on, after which everything must have come to rest.
     pub settle_ms: u64,
+    /// When the cluster comes to feature level 2; 0: never.
+    #[serde(default)]
+    pub raise_ms: u64,
+    /// The setting `queue.ageing_jobs` from then on; 0: its default.
+    #[serde(default)]
+    pub ageing_jobs: u64,
+    /// When an operator pauses the queue, at feature level 2; 0: never.
+    #[serde(default)]
+    pub pause_ms: u64,
+    /// When it is resumed.
+    #[serde(default)]
+    pub resume_ms: u64,
 }
 
 /// One request of a client.

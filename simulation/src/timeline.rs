@@ -82,6 +82,10 @@ fn tell(fact: &Fact) -> (String, String) {
             ("nemesis".to_owned(), format!("{}{who} for {for_ms} ms", kind.name()))
         }
         Fact::Healed => ("nemesis".to_owned(), "everything is healed".to_owned()),
+        Fact::Order { restored, jobs, delayed } => {
+            let when = if *restored { "restored" } else { "before the snapshot" };
+            ("queue".to_owned(), format!("{when}: {jobs:?}, in back-off {delayed:?}"))
+        }
         Fact::Probed { job } => ("nemesis".to_owned(), format!("submits j{job}, fresh")),
         Fact::Final { job, phase, token, artifacts } => {
             let text = format!("j{job} {phase}, last token {token} {}", short(artifacts));
@@ -114,6 +118,9 @@ fn asked(command: &Asked) -> String {
         Asked::Register { node, incarnation, slots } => {
             format!("{verb} node {node} (process {incarnation}) with {slots} slots")
         }
+        Asked::Release { jobs } => format!("{verb} {jobs:?}"),
+        Asked::Raise { level } => format!("{verb} the feature level to {level}"),
+        Asked::Set { changes } => format!("{verb} {}", changes.join(", ")),
         Asked::Other(text) => text.clone(),
     }
 }
@@ -137,6 +144,9 @@ fn verb(command: &Asked) -> &'static str {
         Asked::Cancel { .. } => "cancel",
         Asked::Forget { .. } => "forget",
         Asked::Register { .. } => "register",
+        Asked::Release { .. } => "release",
+        Asked::Raise { .. } => "raise",
+        Asked::Set { .. } => "set",
         Asked::Other(_) => "other",
     }
 }

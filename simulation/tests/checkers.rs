@@ -19,7 +19,7 @@ struct Mutator {
     spoil: fn(&mut Vec<Fact>) -> bool,
 }
 
-const MUTATORS: [Mutator; 19] = [
+const MUTATORS: [Mutator; 22] = [
     Mutator { name: "a job is gone at the end", property: "kept", spoil: drop_final },
     Mutator { name: "a waiting job is forgotten", property: "kept", spoil: forget_waiting },
     Mutator { name: "a second result is accepted", property: "result", spoil: second_result },
@@ -42,6 +42,9 @@ const MUTATORS: [Mutator; 19] = [
     Mutator { name: "a key has two jobs", property: "idempotency", spoil: two_jobs },
     Mutator { name: "a repeat is accepted anew", property: "idempotency", spoil: accept_twice },
     Mutator { name: "a result of another picture", property: "artifact", spoil: other_picture },
+    Mutator { name: "a back-off is cut short", property: "backoff", spoil: drop_release },
+    Mutator { name: "a snapshot changes the order", property: "order", spoil: other_order },
+    Mutator { name: "a job is given out in a pause", property: "paused", spoil: pause_before },
     Mutator { name: "a job never ends", property: "liveness", spoil: never_ends },
 ];
 
@@ -184,6 +187,32 @@ fn forget_waiting(facts: &mut Vec<Fact>) -> bool {
     };
     *phase = "queued".to_owned();
     true
+}
+
+fn drop_release(facts: &mut Vec<Fact>) -> bool {
+    let given = |from: usize, job: u32| {
+        facts[from..].iter().any(|fact| granted(fact).is_some_and(|(it, _)| it == job))
+    };
+    let release = facts.iter().enumerate().find_map(|(at, fact)| match fact {
+        Fact::Applied { command: Asked::Release { jobs }, .. } if given(at, jobs[0]) => Some(at),
+        _ => None,
+    });
+    release.map(|at| facts.remove(at)).is_some()
+}
+
+fn other_order(facts: &mut Vec<Fact>) -> bool {
+    let restored = facts.iter_mut().find_map(|fact| match fact {
+        Fact::Order { restored: true, jobs, .. } if !jobs.is_empty() => Some(jobs),
+        _ => None,
+    });
+    restored.map(|jobs| jobs.push(999)).is_some()
+}
+
+fn pause_before(facts: &mut Vec<Fact>) -> bool {
+    let place = find(facts, |fact| granted(fact).is_some());
+    let changes = vec!["queue.paused=true".to_owned()];
+    let pause = applied(Asked::Set { changes }, Answered::Done);
+    place.map(|at| facts.insert(at, pause)).is_some()
 }
 
 fn first_complete(facts: &[Fact]) -> Option<(usize, u32, u64)> {

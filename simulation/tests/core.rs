@@ -16,9 +16,10 @@ fn run_seed(seed: u64) -> Run {
 }
 
 /// What 200 seeds must have gone through, or the rig has grown harmless.
-const PATHS: [&str; 41] = [
+const PATHS: [&str; 45] = [
     "assign NoSlot",
     "assign NotQueued",
+    "assign Paused",
     "assign StaleIncarnation",
     "assign Terminal",
     "assign UnknownJob",
@@ -53,9 +54,12 @@ const PATHS: [&str; 41] = [
     "fault worker pause",
     "forget done",
     "lease lost by restart",
+    "raise done",
     "register done",
+    "release done",
     "revoke StaleToken",
     "revoke done",
+    "set done",
     "submit IdempotencyConflict",
     "submit repeated",
 ];

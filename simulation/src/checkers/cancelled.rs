@@ -48,6 +48,9 @@ impl Cancelled {
             Asked::Submit { .. }
             | Asked::Forget { .. }
             | Asked::Register { .. }
+            | Asked::Release { .. }
+            | Asked::Raise { .. }
+            | Asked::Set { .. }
             | Asked::Other(_) => Ok(()),
         }
     }

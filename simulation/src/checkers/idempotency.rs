@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 pub(super) struct Idempotency {
     jobs: BTreeMap<String, u32>,
     parameters: BTreeMap<u32, String>,
+    // From feature level 2 on keys outlive their jobs.
+    is_raised: bool,
+    outlived: BTreeMap<String, (u32, String)>,
 }
 
 impl Checker for Idempotency {
@@ -19,9 +22,14 @@ impl Checker for Idempotency {
                 reply: Answered::Submitted { job: held, duplicate },
                 ..
             } => self.accept(*job, key.as_deref(), parameters, (*held, *duplicate)),
+            Fact::Applied {
+                command: Asked::Raise { level: 2.. }, reply: Answered::Done, ..
+            } => {
+                self.is_raised = true;
+                Ok(())
+            }
             Fact::Forgotten { job, .. } => {
-                self.parameters.remove(job);
-                self.jobs.retain(|_, owner| owner != job);
+                self.forget(*job);
                 Ok(())
             }
             _ => Ok(()),
@@ -30,6 +38,15 @@ impl Checker for Idempotency {
 }
 
 impl Idempotency {
+    fn forget(&mut self, job: u32) {
+        let parameters = self.parameters.remove(&job).unwrap_or_default();
+        for (key, _) in self.jobs.extract_if(.., |_, owner| *owner == job) {
+            if self.is_raised {
+                self.outlived.insert(key, (job, parameters.clone()));
+            }
+        }
+    }
+
     fn accept(
         &mut self,
         job: u32,
@@ -37,6 +54,12 @@ impl Idempotency {
         parameters: &str,
         (held, duplicate): (u32, bool),
     ) -> Result<(), String> {
+        let outlived = key.and_then(|key| self.outlived.get(key));
+        if let Some((first, asked)) = outlived.filter(|_| !self.parameters.contains_key(&job)) {
+            return ensure(duplicate && held == *first && asked == parameters, || {
+                format!("job {job} with key {key:?} was answered with {held}, it is of {first}")
+            });
+        }
         let first = match self.parameters.contains_key(&job) {
             true => Some(job),
             false => key.and_then(|key| self.jobs.get(key)).copied(),

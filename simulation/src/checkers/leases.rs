@@ -79,6 +79,9 @@ impl Leases {
             Asked::Submit { .. }
             | Asked::Assign { .. }
             | Asked::Forget { .. }
+            | Asked::Release { .. }
+            | Asked::Raise { .. }
+            | Asked::Set { .. }
             | Asked::Other(_) => {}
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! | property | promise | source | module |
 //! |---|---|---|---|
-//! | audit | S1 to S8 hold after every command | design.md 6 | `audit` |
+//! | audit | S1 to S9 hold after every command | design.md 6 | `audit` |
 //! | kept | every job that a client was told of is known at the end, or was forgotten after it ended | I1 | `kept` |
 //! | result | one accepted result a job, which never changes | I2, I5 | `result` |
 //! | fencing | only the newest token ever granted is listened to; tokens strictly rise | I3 | `fencing` |
@@ -15,12 +15,16 @@
 //! | cancelled | a job that was cancelled stays so | I10 | `cancelled` |
 //! | idempotency | a key, and an id, has one job | I9 | `idempotency` |
 //! | artifact | a result is the deterministic function of the parameters | zimage.md | `artifact` |
+//! | backoff | a failed job is given out again only after its release | issue 3 | `backoff` |
+//! | order | a snapshot keeps who is served when, and who is in back-off | issue 3 | `order` |
+//! | paused | nothing is given out in a pause | issue 3 | `paused` |
 //! | liveness | after the healing every job ends, and a fresh one succeeds | I21 | `liveness` |
 //!
 //! Sources I1 to I24: the invariants of simulation-notes.md, section 6.
 
 mod artifact;
 pub mod audit;
+mod backoff;
 mod cancelled;
 mod executions;
 mod fencing;
@@ -28,6 +32,8 @@ mod idempotency;
 mod kept;
 mod leases;
 mod liveness;
+mod order;
+mod paused;
 mod result;
 
 use crate::history::{Fact, Record};
@@ -50,7 +56,7 @@ pub struct Property {
 }
 
 /// Every property that the history shows.
-pub const PROPERTIES: [Property; 9] = [
+pub const PROPERTIES: [Property; 12] = [
     Property { name: "kept", checker: || Box::<kept::Kept>::default() },
     Property { name: "result", checker: || Box::<result::Results>::default() },
     Property { name: "fencing", checker: || Box::<fencing::Fencing>::default() },
@@ -59,6 +65,9 @@ pub const PROPERTIES: [Property; 9] = [
     Property { name: "cancelled", checker: || Box::<cancelled::Cancelled>::default() },
     Property { name: "idempotency", checker: || Box::<idempotency::Idempotency>::default() },
     Property { name: "artifact", checker: || Box::<artifact::Artifacts>::default() },
+    Property { name: "backoff", checker: || Box::<backoff::Backoff>::default() },
+    Property { name: "order", checker: || Box::<order::Order>::default() },
+    Property { name: "paused", checker: || Box::<paused::Paused>::default() },
     Property { name: "liveness", checker: || Box::<liveness::Liveness>::default() },
 ];
 

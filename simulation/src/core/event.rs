@@ -30,7 +30,7 @@ pub(crate) enum Event {
     /// A proposer had no answer for long.
     Retry(Origin, u64),
     /// A worker sees a view.
-    View(u64, View),
+    View(u64, Box<View>),
     /// A worker gives a sign of life.
     Beat(Process),
     /// The leader hears one.

@@ -4,6 +4,7 @@
 //! than the leader waits. A leadership that ends takes its memory along.
 
 use super::event::{Event, Origin, Proposal};
+use super::operator;
 use super::plant::Plant;
 use super::scene::Scene;
 use crate::history::Fact;
@@ -124,7 +125,9 @@ impl Leader {
         if leading.round.is_some_and(|(_, until_ms)| now_ms < until_ms) {
             return;
         }
-        let commands = leading.decide(scene.agenda.now(), view);
+        // An operator's settings go first, so that what was decided without them meets them.
+        let mut commands = operator::decide(scene, &view.state);
+        commands.extend(leading.decide(scene.agenda.now(), view));
         if !commands.is_empty() {
             let id = scene.propose(Origin::Leader(self.term), commands);
             leading.round = Some((id, now_ms + PROPOSAL_WAIT_MS));

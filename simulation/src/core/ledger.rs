@@ -68,6 +68,24 @@ impl Ledger {
         reply
     }
 
+    /// Passes the state through a snapshot, as a peer does that starts anew and comes to lead.
+    pub(crate) fn restore(&mut self, scene: &mut Scene) {
+        self.note_order(scene, false);
+        let mut snapshot = self.state.to_snapshot();
+        plant::spoil(&mut snapshot, scene.plant);
+        match State::from_snapshot(snapshot) {
+            Ok(state) => self.state = state,
+            Err(error) => scene.journal.accuse("audit", error.to_string()),
+        }
+        self.note_order(scene, true);
+    }
+
+    fn note_order(&self, scene: &mut Scene, restored: bool) {
+        let jobs = self.state.queued().map(|(job, _)| scene.names.number(*job)).collect();
+        let delayed = self.state.delayed().map(|(job, _)| scene.names.number(job)).collect();
+        scene.note(Fact::Order { restored, jobs, delayed });
+    }
+
     /// Finds the leases that a node's registration or removal ended.
     fn leases_lost(&self, before: &State, command: &Command) -> Vec<(JobId, FencingToken)> {
         let node: NodeId = match command {

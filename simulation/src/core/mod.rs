@@ -21,6 +21,7 @@ mod journal;
 mod leader;
 mod ledger;
 mod names;
+mod operator;
 mod plant;
 mod rig;
 mod scene;

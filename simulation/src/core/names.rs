@@ -2,7 +2,7 @@
 
 use crate::history::{Answered, Asked};
 use crate::world::Rng;
-use atelier_state::{ArtifactRef, Command, JobId, Refusal, Reply};
+use atelier_state::{ArtifactRef, Command, JobId, Refusal, Reply, SettingChange};
 use std::collections::BTreeMap;
 
 /// 2026-01-01 in milliseconds since the Unix epoch; a job's number is added.
@@ -67,14 +67,18 @@ impl Names {
             Command::RegisterNode(it) => {
                 Asked::Register { node: it.node.0, incarnation: it.incarnation, slots: it.slots }
             }
+            Command::Release(it) => {
+                Asked::Release { jobs: it.jobs.iter().map(|job| self.number(*job)).collect() }
+            }
+            Command::RaiseFeatures(it) => Asked::Raise { level: it.level },
+            Command::SetSettings(it) => {
+                Asked::Set { changes: it.changes.iter().map(change).collect() }
+            }
             Command::AllocateNode(_)
             | Command::RemoveNode(_)
-            | Command::Release(_)
             | Command::Expire(_)
             | Command::ForgetKeys(_)
-            | Command::SetSettings(_)
             | Command::SetNode(_)
-            | Command::RaiseFeatures(_)
             | Command::Mark => Asked::Other(format!("{command:?}")),
         }
     }
@@ -91,6 +95,11 @@ impl Names {
             Reply::NodeAllocated { .. } => Answered::Refused(format!("{reply:?}")),
         }
     }
+}
+
+fn change(change: &SettingChange) -> String {
+    let value = change.value.map_or("default".to_owned(), |value| value.to_string());
+    format!("{}={value}", change.key)
 }
 
 /// Returns the digests of artifacts as text.

@@ -3,8 +3,9 @@
 use atelier_state::limits::SLOTS_MAX;
 use atelier_state::{
     Assign, Cancel, Command, Complete, Forget, Job, LogIndex, Phase, Refusal, RegisterNode, Reply,
-    Revoke, RevokeReason, State,
+    Revoke, RevokeReason, Snapshot, State,
 };
+use std::sync::Arc;
 
 /// A bug that a product could have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +36,19 @@ pub enum Plant {
     CancelEnded,
     /// A leader that is not the first hears no signs of life.
     DeafLeader,
+    /// A snapshot makes every waiting job as young as the newest.
+    ForgetAge,
+    /// A snapshot drops the keys of forgotten jobs.
+    ForgetKeys,
+    /// A snapshot lacks the field that tells of a job's back-off.
+    ForgetBackoff,
+    /// The leader ends no back-off.
+    NeverRelease,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 13] = [
+    pub const ALL: [Plant; 17] = [
         Plant::AcceptStaleToken,
         Plant::AssignTwice,
         Plant::LoseRevoked,
@@ -53,7 +62,23 @@ impl Plant {
         Plant::IgnoreSlots,
         Plant::CancelEnded,
         Plant::DeafLeader,
+        Plant::ForgetAge,
+        Plant::ForgetKeys,
+        Plant::ForgetBackoff,
+        Plant::NeverRelease,
     ];
+}
+
+/// Spoils a snapshot as a product with the bug would.
+pub(crate) fn spoil(snapshot: &mut Snapshot, plant: Option<Plant>) {
+    let assigned = snapshot.assigned;
+    let waiting = snapshot.jobs.iter_mut().filter(|job| job.phase == Phase::Queued);
+    match plant {
+        Some(Plant::ForgetAge) => waiting.for_each(|job| Arc::make_mut(job).stamp = assigned),
+        Some(Plant::ForgetBackoff) => waiting.for_each(|job| Arc::make_mut(job).retry_at_ms = 0),
+        Some(Plant::ForgetKeys) => snapshot.keys.clear(),
+        _ => {}
+    }
 }
 
 /// Applies a command as a state with the bug would.

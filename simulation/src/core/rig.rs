@@ -12,7 +12,7 @@ use super::scene::Scene;
 use super::worker::Worker;
 use super::{Options, Run};
 use crate::history::Fact;
-use crate::plan::{Ask, FaultKind, Plan, Request, Wish};
+use crate::plan::{Ask, FaultKind, Plan, Request, Shape, Wish};
 use crate::world::{Agenda, Drawing, Nature, Rng, SimulatedClock};
 use atelier_peer::liveness::Beat;
 use atelier_state::{Command, Job, LogIndex, Reply};
@@ -97,6 +97,10 @@ impl Rig {
         for (at, at_ms) in clients.times().enumerate() {
             scene.agenda.at(at_ms, Event::Request(at));
         }
+        let Shape { raise_ms, pause_ms, resume_ms, .. } = scene.shape;
+        for at_ms in [raise_ms, pause_ms, resume_ms].into_iter().filter(|at_ms| *at_ms > 0) {
+            scene.agenda.at(at_ms, Event::LeaderTick);
+        }
         let heal_ms = scene.shape.heal_ms;
         scene.agenda.at(heal_ms, Event::Heal);
         scene.agenda.at(heal_ms + scene.shape.settle_ms, Event::Deadline);
@@ -133,7 +137,7 @@ impl Rig {
             Event::View(node, view) => {
                 let worker = &mut self.workers[place(node)];
                 if worker.is_up() {
-                    worker.see(&mut self.scene, view);
+                    worker.see(&mut self.scene, *view);
                 }
             }
             Event::Beat(process) => self.with(process, Worker::beat),
@@ -208,6 +212,7 @@ impl Rig {
         match self.scene.faults.get(at).kind {
             FaultKind::LeaderChange if self.scene.faults.is_leaderless(now_ms) => {}
             FaultKind::LeaderChange => {
+                self.ledger.restore(&mut self.scene);
                 self.leader.begin(&mut self.scene);
                 self.wake_leader();
             }
@@ -227,7 +232,7 @@ impl Rig {
         }
         worker.start(&mut self.scene);
         let wait_ms = self.scene.rng.between(10..=200);
-        self.scene.agenda.after(wait_ms, Event::View(node, self.ledger.view()));
+        self.scene.agenda.after(wait_ms, Event::View(node, Box::new(self.ledger.view())));
     }
 
     fn when_up(&mut self, node: u64, act: impl FnOnce(&mut Worker, &mut Scene)) {
@@ -263,7 +268,7 @@ impl Rig {
         for worker in 1..=self.scene.shape.workers {
             let late_ms = self.scene.faults.view_delay_ms(now_ms, worker);
             let wait_ms = self.scene.rng.between(1..=10) + late_ms;
-            self.scene.agenda.after(wait_ms, Event::View(worker, self.ledger.view()));
+            self.scene.agenda.after(wait_ms, Event::View(worker, Box::new(self.ledger.view())));
         }
         self.wake_leader();
         self.look_for_rest();

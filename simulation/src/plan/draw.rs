@@ -10,6 +10,11 @@ pub(super) fn plan(seed: u64) -> Plan {
     let jobs = rng.between(5..=40);
     let heal_ms = rng.between(10_000..=40_000);
     let lease_ms = rng.between(1_000..=4_000);
+    // Apart from the rest, which thereby is what it was before there were levels.
+    let level = &mut Rng::of(seed, "level");
+    let raise_ms = if level.chance(75) { level.between(1..=heal_ms / 3) } else { 0 };
+    let is_paused = raise_ms > 0 && level.chance(40);
+    let pause_ms = if is_paused { level.between(raise_ms..=heal_ms - 3_000) } else { 0 };
     let shape = Shape {
         seed,
         workers: rng.between(1..=5),
@@ -20,6 +25,10 @@ pub(super) fn plan(seed: u64) -> Plan {
         heal_ms,
         // Every job on one slot, several times over, and each loss costs a lease.
         settle_ms: 60_000 + jobs * (8_000 + 2 * lease_ms),
+        raise_ms,
+        ageing_jobs: if level.chance(70) { level.between(1..=4) } else { 0 },
+        pause_ms,
+        resume_ms: if is_paused { pause_ms + level.between(500..=3_000) } else { 0 },
     };
     let requests = requests(rng, &shape, jobs);
     let faults = faults(rng, &shape);
