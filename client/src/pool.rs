@@ -307,6 +307,10 @@ mod tests {
             engine: String::new(),
             model: String::new(),
             matched_index: None,
+            witness: false,
+            draining: false,
+            labels: std::collections::BTreeMap::new(),
+            features: 0,
         }
     }
 

@@ -30,7 +30,8 @@ impl Engine for InstantEngine {
         _stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Vec<Picture>, EngineError>> {
         let data = PICTURE.into();
-        Box::pin(async { Ok(vec![Picture { media_type: "image/png".to_owned(), data }]) })
+        let media_type = "image/png".to_owned();
+        Box::pin(async { Ok(vec![Picture { image: 0, media_type, data }]) })
     }
 
     fn ready(&self) -> watch::Receiver<EngineState> {

@@ -171,8 +171,7 @@ impl Cluster {
     /// Tells a peer to leave, waits until it has with success, and returns how long that took.
     pub fn terminate(&mut self, id: u64) -> Duration {
         let start = Instant::now();
-        let pid = Pid::from_raw(self.pid(id) as i32).expect("a pid is not 0");
-        kill_process(pid, Signal::TERM).expect("a signal to a process of ours");
+        send(self.pid(id), Signal::TERM);
         let mut child = self.peers.get_mut(&id).unwrap().child.take().expect("the peer runs");
         assert!(child.wait().expect("it ends").success(), "peer {id} left badly");
         start.elapsed()
@@ -227,13 +226,6 @@ impl Cluster {
             let mut child = peer.child.take().expect("the peer runs");
             assert!(child.wait().expect("it ends").success(), "peer {} left badly", peer.id);
         }
-    }
-
-    /// Tells one peer to leave, and waits until it has, with success.
-    pub fn terminate(&mut self, id: u64) {
-        send(self.pid(id), Signal::TERM);
-        let mut child = self.peers.get_mut(&id).unwrap().child.take().expect("the peer runs");
-        assert!(child.wait().expect("it ends").success(), "peer {id} left badly");
     }
 
     /// Freezes a peer and the engine that it owns.
