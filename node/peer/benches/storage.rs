@@ -7,7 +7,7 @@ use atelier_peer::real::{SystemEntropy, TonicDial};
 use atelier_peer::storage::SledStore;
 use atelier_state::command::{Assign, Complete, Forget, RegisterNode};
 use atelier_state::job::{ArtifactRef, Digest};
-use atelier_state::limits::{FORGET_JOBS_MAX, JOBS_KEPT};
+use atelier_state::limits::FORGET_JOBS_MAX;
 use atelier_state::{Command, FencingToken, JobId, LogIndex, NodeId, Reply, Submit};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const JOBS_DEFAULT: u64 = 100_000;
+/// Ended jobs that are kept, as the default of `retention.jobs`.
+const JOBS_KEPT: usize = 20_000;
 /// Jobs of one entry, and slots of one worker.
 const GROUP: u64 = 64;
 const WORKERS: u64 = 8;
@@ -80,6 +82,7 @@ async fn register(node: &RaftNode, worker: u64, incarnation: u64) -> NodeId {
         slots: GROUP as u32,
         class: "bench".to_owned(),
         model: "bench".to_owned(),
+        witness: false,
     };
     propose(node, vec![Command::RegisterNode(registration)]).await;
     NodeId(worker)
@@ -115,14 +118,18 @@ async fn live(node: &RaftNode, worker: NodeId, first: u64, incarnation: u64) {
 fn submit(job: JobId) -> Command {
     Command::Submit(Submit {
         job,
-        tenant: "bench".to_owned(),
+        tenant: "bench".into(),
         idempotency_key: None,
         priority: 5,
-        kind: "text_to_image/v1".to_owned(),
+        kind: "text_to_image/v1".into(),
         parameters: vec![7; PARAMETERS_BYTES].into(),
         traceparent: String::new(),
         submitted_ms: 1_700_000_000_000,
         attempts_max: 3,
+        deadline_ms: 0,
+        max_runtime_s: 0,
+        cost: 1,
+        retry_of: None,
     })
 }
 

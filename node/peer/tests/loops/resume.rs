@@ -8,7 +8,9 @@ use atelier_peer::ports::Purpose;
 use atelier_peer::ports::engine::{EngineError, Point};
 use atelier_peer::ports::shelf::MemoryShelf;
 use atelier_proto::peer::v1 as pb;
-use atelier_state::{Cancel, Command, Digest, FencingToken, JobId, NodeId, RemoveNode, Submit};
+use atelier_state::{
+    Author, Cancel, Command, Digest, FencingToken, JobId, NodeId, RemoveNode, Submit,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -87,7 +89,7 @@ async fn a_drained_worker_hands_its_job_over_at_a_step_boundary() {
 
     let _other = peers[0].work(Some(engines[1].clone()));
     let job = cluster.phase(JOB, "succeeded").await;
-    assert_eq!((job.leases, job.errors.len()), (2, 0));
+    assert_eq!((job.leases, job.attempts.len()), (2, 0));
     let [(image, step)] = engines[1].first_steps()[..] else { panic!("one drawing") };
     assert!(image == 1 && step > 1, "it goes on within the second image, at step {step}");
     let plus = |count| [&picture_of(&wanted)[..], &b"+".repeat(count)].concat();
@@ -108,7 +110,7 @@ async fn a_worker_that_vanishes_leaves_its_checkpoint_with_another_peer() {
     worker.abort();
     peers[1].end().await;
     // What the leader concludes from its silence.
-    cluster.apply(Command::RemoveNode(RemoveNode { node: NodeId(2) }));
+    cluster.apply(Command::RemoveNode(RemoveNode { node: NodeId(2), author: Author::default() }));
     let newest = peers[2].checkpoints.here(JOB).unwrap().point.step;
 
     let _other = peers[0].work_as(Some(engines[1].clone()), every);
@@ -130,7 +132,7 @@ async fn a_crashed_engine_goes_on_from_the_checkpoint_here() {
     let _worker = peer.work_as(Some(engine.clone()), |settings| settings.checkpoint_steps = 1);
     cluster.apply(Command::Submit(submit(1)));
     let job = cluster.phase(JOB, "succeeded").await;
-    assert_eq!((job.errors.len(), job.leases), (1, 2));
+    assert_eq!((job.attempts.len(), job.leases), (1, 2));
     assert_eq!(engine.first_steps(), [(0, 1), (0, 2)]);
 }
 

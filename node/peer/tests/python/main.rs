@@ -35,7 +35,7 @@ impl Engine for Instant {
         _stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Vec<Picture>, EngineError>> {
         let (media_type, data) = ("image/png".to_owned(), b"a picture".as_slice().into());
-        Box::pin(async { Ok(vec![Picture { media_type, data }]) })
+        Box::pin(async { Ok(vec![Picture { image: 0, media_type, data }]) })
     }
 
     fn ready(&self) -> watch::Receiver<EngineState> {
