@@ -146,10 +146,10 @@ fn what_no_field_can_say_alone_is_told_too() {
         &["raft.election_ms_max: expected more than raft.election_ms_min, got 250"],
     );
     check(
-        &file("jobs.lease_ms = 500"),
+        &file("jobs.lease_ms = 400"),
         &[],
         &[],
-        &["jobs.lease_ms: expected at least raft.election_ms_max, got 500"],
+        &["jobs.lease_ms: expected at least raft.election_ms_max, got 400"],
     );
     check(
         &file("listen.grpc = \"0.0.0.0:7861\""),

@@ -224,7 +224,8 @@ async fn damaged_foreign_and_needless_checkpoints_are_not_held() {
     cluster.apply(Command::Submit(submit(9)));
     client.put_checkpoint(request(CLUSTER, Some(whole.clone()))).await.unwrap();
     assert_eq!(peers[0].checkpoints.here(JobId(9)), Some(checkpoint(9, 1_000, 3)));
-    let cancel = Cancel { job: JobId(9), reason: String::new(), finished_ms: 1 };
+    // A job that ended long ago would be forgotten, and nothing be known of it.
+    let cancel = Cancel { job: JobId(9), reason: String::new(), finished_ms: WALL_MS };
     cluster.apply(Command::Cancel(cancel));
     assert_eq!(peers[0].checkpoints.collect(), 1);
     client.put_checkpoint(request(CLUSTER, Some(whole))).await.unwrap();

@@ -204,7 +204,7 @@ async fn a_cancelled_job_stops_the_engine_and_the_slot_serves_the_next() {
     lone.cluster.phase(JOB, "leased").await;
     eventually("begin", || (engine.begun() == 1).then_some(())).await;
 
-    let cancel = Cancel { job: JOB, reason: "changed my mind".to_owned(), finished_ms: 1 };
+    let cancel = Cancel { job: JOB, reason: "changed my mind".to_owned(), finished_ms: WALL_MS };
     lone.peer.proposer.propose(Command::Cancel(cancel)).await.unwrap();
     let asked = tokio::time::Instant::now();
     eventually("stop", || (engine.stopped.load(Ordering::SeqCst) == 1).then_some(())).await;
@@ -311,8 +311,9 @@ async fn slots_follow_the_engine() {
     assert_eq!(slots(1).await.class, "fake");
     engine.state.send_replace(EngineState::Unfit("no card".to_owned()));
     slots(0).await;
-    // One entry for each change: what the view does not show yet is not said again.
-    assert_eq!(lone.cluster.entries.load(Ordering::SeqCst), 3);
+    // One entry for each change, and the one that raised the feature level: what the view does not
+    // show yet is not said again.
+    assert_eq!(lone.cluster.entries.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test(start_paused = true)]
