@@ -145,11 +145,11 @@ impl Tally {
     }
 }
 
+/// The number of a line, from 1, and what it asks for.
+type LineRead = (u64, Result<Submission, Failure>);
+
 /// Reads lines on a thread of its own: standard input may keep us waiting.
-fn read(
-    file: &Path,
-    defaults: JobOptions,
-) -> Result<mpsc::Receiver<(u64, Result<Submission, Failure>)>, Failure> {
+fn read(file: &Path, defaults: JobOptions) -> Result<mpsc::Receiver<LineRead>, Failure> {
     let reader: Box<dyn BufRead + Send> = if file == Path::new(STDIN) {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
