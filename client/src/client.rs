@@ -15,6 +15,7 @@ use crate::budget::{Budget, Failure, Kind, Next};
 use crate::choice::Wish;
 use crate::convert;
 use crate::error::{ConnectError, Error};
+use crate::gather::{Gatherer, Unsettled};
 use crate::options::Options;
 use crate::pool::{self, Dial, Endpoint, Pool, Scheme};
 use crate::types::{Accepted, Job, JobId, JobPage, Phase, Status, Submission};
@@ -41,6 +42,7 @@ pub struct Client {
 struct Shared {
     options: Options,
     pool: Pool,
+    gatherer: Gatherer,
     learned: AtomicBool,
     /// When the members are asked for again.
     learn_at: Mutex<Instant>,
@@ -81,7 +83,8 @@ impl Client {
         let pool = Pool::new(endpoints, scheme, dial)?;
         let learned = AtomicBool::new(!options.learn_members);
         let learn_at = Mutex::new(Instant::now());
-        Ok(Self { shared: Arc::new(Shared { options, pool, learned, learn_at }) })
+        let gatherer = Gatherer::default();
+        Ok(Self { shared: Arc::new(Shared { options, pool, gatherer, learned, learn_at }) })
     }
 
     /// The addresses that this client knows by now, given ones first.
@@ -91,7 +94,8 @@ impl Client {
 
     /// Submits a job and returns when the cluster holds it in its log.
     ///
-    /// Repeats under the same id until it is answered, so the job is accepted once at most.
+    /// Repeats under the same id until it is answered, so the job is accepted once at most. What
+    /// the clones of a client submit at the same time shares a call, and each has its own outcome.
     ///
     /// # Errors
     /// - [`Error::UnknownOutcome`]: it may be accepted; submit the same value again.
@@ -103,12 +107,22 @@ impl Client {
     /// When dropped the outcome is unknown: submit the same value again.
     pub async fn submit(&self, submission: &Submission) -> Result<Accepted, Error> {
         let request = convert::submit_request(submission);
-        let reply = self
-            .call(Kind::Submit(submission.job), request, |mut rpc, request| async move {
-                rpc.submit(request).await
-            })
-            .await?;
-        convert::accepted(&reply)
+        let mut budget = Budget::new(Kind::Submit(submission.job), self.options(), Instant::now());
+        let first = self.shared.gatherer.submit(self, request.clone());
+        let patience = self.options().deadline;
+        let unsettled = match timeout(patience, first).await {
+            Ok(Ok(reply)) => return convert::accepted(&reply),
+            Ok(Err(unsettled)) => unsettled,
+            Err(_) => Unsettled::late(self.choose(Wish::Leader), patience),
+        };
+        let endpoint = match unsettled {
+            Unsettled::AskAlone => self.choose(Wish::Leader),
+            Unsettled::Failed(endpoint, failure) => {
+                self.go_on(&mut budget, failure, endpoint).await?
+            }
+        };
+        let send = |mut rpc: Rpc, request| async move { rpc.submit(request).await };
+        convert::accepted(&self.call_from(endpoint, budget, request, send).await?)
     }
 
     /// Reads one job, as the peer that answers sees it.
@@ -203,27 +217,63 @@ impl Client {
         Q: Clone,
         F: Future<Output = Result<Response<R>, tonic::Status>>,
     {
-        let mut budget = Budget::new(kind, self.options(), Instant::now());
+        let budget = Budget::new(kind, self.options(), Instant::now());
         let wish = if matches!(kind, Kind::Read) { Wish::Any } else { Wish::Leader };
-        let mut endpoint = self.pool().choose(wish, Instant::now());
+        self.call_from(self.choose(wish), budget, message, send).await
+    }
+
+    /// The same, beginning at an endpoint and with what is left of a budget.
+    async fn call_from<Q, R, F>(
+        &self,
+        mut endpoint: Endpoint,
+        mut budget: Budget,
+        message: Q,
+        send: impl Fn(Rpc, Request<Q>) -> F,
+    ) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<R>, tonic::Status>>,
+    {
         loop {
             let allowed = budget.attempt(Instant::now());
-            let mut request = Request::new(message.clone());
-            request.set_timeout(allowed);
-            let under_way = self.pool().begin(&endpoint.address);
-            let sent = timeout(allowed, send(Self::rpc(&endpoint), request)).await;
-            drop(under_way);
-            let failure = match sent {
-                Ok(Ok(reply)) => {
-                    self.pool().answered(&endpoint.address, Instant::now());
-                    self.learn_members_beside();
-                    return Ok(reply.into_inner());
-                }
-                Ok(Err(status)) => Failure::new(&endpoint.address, &status),
-                Err(_) => Failure::timeout(&endpoint.address, allowed),
+            let failure = match self.attempt(&endpoint, allowed, message.clone(), &send).await {
+                Ok(reply) => return Ok(reply),
+                Err(failure) => failure,
             };
             endpoint = self.go_on(&mut budget, failure, endpoint).await?;
         }
+    }
+
+    /// Sends one call to one endpoint, once.
+    pub(crate) async fn attempt<Q, R, F>(
+        &self,
+        endpoint: &Endpoint,
+        allowed: Duration,
+        message: Q,
+        send: impl Fn(Rpc, Request<Q>) -> F,
+    ) -> Result<R, Failure>
+    where
+        F: Future<Output = Result<Response<R>, tonic::Status>>,
+    {
+        let mut request = Request::new(message);
+        request.set_timeout(allowed);
+        let under_way = self.pool().begin(&endpoint.address);
+        let sent = timeout(allowed, send(Self::rpc(endpoint), request)).await;
+        drop(under_way);
+        match sent {
+            Ok(Ok(reply)) => {
+                self.pool().answered(&endpoint.address, Instant::now());
+                self.learn_members_beside();
+                Ok(reply.into_inner())
+            }
+            Ok(Err(status)) => Err(Failure::new(&endpoint.address, &status)),
+            Err(_) => Err(Failure::timeout(&endpoint.address, allowed)),
+        }
+    }
+
+    /// Whom to ask first.
+    pub(crate) fn choose(&self, wish: Wish) -> Endpoint {
+        self.pool().choose(wish, Instant::now())
     }
 
     /// Waits as the budget says and chooses the endpoint to ask then.

@@ -39,6 +39,7 @@ mod choice;
 mod client;
 mod convert;
 mod error;
+mod gather;
 mod generate;
 mod members;
 mod operations;
