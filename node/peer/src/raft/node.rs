@@ -14,12 +14,10 @@ use crate::ports::upkeep::Upkeep;
 use crate::ports::{Dial, Entropy, Log, ProposeError, Proposed, RaftStatus, Store, Tree};
 use crate::storage::{DiskId, Identity, IdentityError, LoadError, identity};
 use crate::view::View;
-use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_server::RaftServer;
 use atelier_state::{Command, LogIndex, NodeId, State, limits};
 use futures_util::future::BoxFuture;
 use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
-use prost::Message;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::runtime::{Handle, Runtime};
@@ -155,9 +153,9 @@ impl RaftNode {
     }
 
     async fn propose_entry(&self, commands: Vec<Command>) -> Result<Proposed, ProposeError> {
-        check_entry(&commands)?;
         let count = commands.len();
-        let written = self.inner.raft.client_write(Commands::new(commands)).await;
+        let commands = checked(commands)?;
+        let written = self.inner.raft.client_write(commands).await;
         let written = written.map_err(propose_error)?;
         debug_assert_eq!(written.data.len(), count);
         Ok(Proposed { log_index: LogIndex(written.log_id.index()), replies: written.data })
@@ -262,19 +260,20 @@ fn spawn_status(
     receiver
 }
 
-fn check_entry(commands: &[Command]) -> Result<(), ProposeError> {
+/// Makes the payload of an entry, unless it would break a bound.
+fn checked(commands: Vec<Command>) -> Result<Commands, ProposeError> {
     let refused = |reason: String| Err(ProposeError::Refused(reason));
     if commands.is_empty() || commands.len() > limits::ENTRY_COMMANDS_MAX {
         let (count, max) = (commands.len(), limits::ENTRY_COMMANDS_MAX);
         return refused(format!("{count} commands are not 1 to {max}"));
     }
-    let commands = commands.iter().map(codec::command_to_proto).collect();
-    let bytes = pb::Commands { commands }.encoded_len();
+    let commands = Commands::new(commands);
+    let bytes = commands.encoded(codec::encode_commands).len();
     if bytes > limits::ENTRY_BYTES_MAX {
         let max = limits::ENTRY_BYTES_MAX;
         return refused(format!("the entry has {bytes} bytes, more than {max}"));
     }
-    Ok(())
+    Ok(commands)
 }
 
 fn propose_error(

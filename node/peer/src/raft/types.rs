@@ -4,9 +4,10 @@
 //! its node. So nothing may be fenced by a term; tokens are log indexes.
 
 use atelier_state::{Command, Reply};
+use bytes::Bytes;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 openraft::declare_raft_types!(
     /// What an entry holds, what applying it answers, and how nodes are named.
@@ -28,26 +29,52 @@ pub(super) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(super) type Raft = openraft::Raft<TypeConfig, super::apply::StateMachine>;
 
 /// Commands that were proposed together. A clone is cheap: entries are handed to each follower.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Commands(Arc<[Command]>);
+#[derive(Clone, Debug)]
+pub(super) struct Commands(Arc<Together>);
+
+#[derive(Debug)]
+struct Together {
+    commands: Box<[Command]>,
+    /// Their bytes, made once for the disk and every follower.
+    encoded: OnceLock<Bytes>,
+}
 
 impl Commands {
     /// Makes them one payload.
     pub(super) fn new(commands: Vec<Command>) -> Commands {
-        Commands(commands.into())
+        Commands(Arc::new(Together { commands: commands.into(), encoded: OnceLock::new() }))
+    }
+
+    /// Makes a payload of commands and the bytes that they were read from.
+    pub(super) fn read_from(encoded: Bytes, commands: Vec<Command>) -> Commands {
+        let encoded = OnceLock::from(encoded);
+        Commands(Arc::new(Together { commands: commands.into(), encoded }))
+    }
+
+    /// Returns their bytes, made by `encode` where nobody has asked before.
+    pub(super) fn encoded(&self, encode: impl FnOnce(&[Command]) -> Bytes) -> Bytes {
+        self.0.encoded.get_or_init(|| encode(&self.0.commands)).clone()
     }
 }
+
+impl PartialEq for Commands {
+    fn eq(&self, other: &Commands) -> bool {
+        self.0.commands == other.0.commands
+    }
+}
+
+impl Eq for Commands {}
 
 impl Deref for Commands {
     type Target = [Command];
 
     fn deref(&self) -> &[Command] {
-        &self.0
+        &self.0.commands
     }
 }
 
 impl fmt::Display for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} commands", self.0.len())
+        write!(f, "{} commands", self.len())
     }
 }

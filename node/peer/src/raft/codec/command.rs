@@ -248,7 +248,8 @@ pub(super) fn submit_from_proto(submit: pb::Submit) -> Result<Submit, DecodeErro
         idempotency_key: submit.idempotency_key.map(Into::into),
         priority,
         kind: submit.kind.into(),
-        parameters: submit.parameters,
+        // A copy: they are kept as long as the job, and would keep all that came with them.
+        parameters: Bytes::copy_from_slice(&submit.parameters),
         traceparent: submit.traceparent,
         submitted_ms: submit.submitted_ms,
         attempts_max: submit.attempts_max,

@@ -5,6 +5,7 @@ use super::{DecodeError, parse};
 use crate::raft::types::{Commands, Entry, LogId, Membership, StoredMembership, Vote};
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::entry::Payload;
+use atelier_state::Command;
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::impls::leader_id_adv::LeaderId;
@@ -35,12 +36,16 @@ pub(in crate::raft) fn decode_log_id(bytes: Bytes) -> Result<LogId, DecodeError>
     Ok(log_id_from_proto(parse("log id", bytes)?))
 }
 
-pub(super) fn entry_to_proto(entry: &Entry) -> pb::Entry {
+/// Encodes commands, as an entry holds them.
+pub(in crate::raft) fn encode_commands(commands: &[Command]) -> Bytes {
+    let commands = commands.iter().map(command_to_proto).collect();
+    pb::Commands { commands }.encode_to_vec().into()
+}
+
+fn entry_to_proto(entry: &Entry) -> pb::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => Payload::Blank(pb::Blank {}),
-        EntryPayload::Normal(commands) => Payload::Commands(pb::Commands {
-            commands: commands.iter().map(command_to_proto).collect(),
-        }),
+        EntryPayload::Normal(commands) => Payload::Commands(commands.encoded(encode_commands)),
         EntryPayload::Membership(membership) => {
             Payload::Membership(membership_to_proto(membership))
         }
@@ -48,13 +53,14 @@ pub(super) fn entry_to_proto(entry: &Entry) -> pb::Entry {
     pb::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload) }
 }
 
-pub(super) fn entry_from_proto(entry: pb::Entry) -> Result<Entry, DecodeError> {
+fn entry_from_proto(entry: pb::Entry) -> Result<Entry, DecodeError> {
     let log_id = entry.log_id.ok_or_else(|| DecodeError::missing("entry.log_id"))?;
     let payload = match entry.payload.ok_or_else(|| DecodeError::missing("entry.payload"))? {
         Payload::Blank(pb::Blank {}) => EntryPayload::Blank,
-        Payload::Commands(commands) => {
-            let commands = commands.commands.into_iter().map(command_from_proto);
-            EntryPayload::Normal(Commands::new(commands.collect::<Result<_, _>>()?))
+        Payload::Commands(encoded) => {
+            let pb::Commands { commands } = parse("entry.commands", encoded.clone())?;
+            let commands = commands.into_iter().map(command_from_proto);
+            EntryPayload::Normal(Commands::read_from(encoded, commands.collect::<Result<_, _>>()?))
         }
         Payload::Membership(membership) => {
             EntryPayload::Membership(membership_from_proto(membership)?)

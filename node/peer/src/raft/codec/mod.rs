@@ -19,7 +19,8 @@ pub use command::{command_from_proto, command_to_proto};
 pub use reply::{reply_from_proto, reply_to_proto};
 
 pub(in crate::raft) use entry::{
-    decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote,
+    decode_entry, decode_log_id, decode_vote, encode_commands, encode_entry, encode_log_id,
+    encode_vote,
 };
 pub(in crate::raft) use rpc::{
     SnapshotHead, Target, append_reply_from_proto, append_reply_to_proto,

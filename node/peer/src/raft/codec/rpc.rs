@@ -2,7 +2,7 @@
 
 use super::DecodeError;
 use super::entry::{
-    entry_from_proto, entry_to_proto, log_id_from_proto, log_id_to_proto, membership_to_proto,
+    decode_entry, encode_entry, log_id_from_proto, log_id_to_proto, membership_to_proto,
     stored_membership,
 };
 pub(in crate::raft) use super::entry::{vote_from_proto, vote_to_proto};
@@ -14,7 +14,6 @@ use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     VoteRequest, VoteResponse,
 };
-use prost::Message;
 
 /// Whom a request is meant for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +81,7 @@ pub(in crate::raft) fn append_request_to_proto(
         to: target.to,
         vote: Some(vote_to_proto(&request.vote)),
         prev_log_id: request.prev_log_id.as_ref().map(log_id_to_proto),
-        entries: request.entries.iter().map(entry_to_proto).collect(),
+        entries: request.entries.iter().map(encode_entry).collect(),
         leader_commit: request.leader_commit.as_ref().map(log_id_to_proto),
     }
 }
@@ -92,14 +91,13 @@ pub(in crate::raft) fn append_request_from_proto(
 ) -> Result<AppendEntriesRequest<TypeConfig>, DecodeError> {
     // An entry that the log could not store would stop the node.
     for entry in &request.entries {
-        let bytes = entry.encoded_len();
+        let bytes = entry.len();
         if bytes > BODY_BYTES_MAX {
             let reason = format!("an entry has {bytes} bytes, more than {BODY_BYTES_MAX}");
             return Err(DecodeError::new("append_request.entries", reason));
         }
     }
-    let entries =
-        request.entries.into_iter().map(entry_from_proto).collect::<Result<Vec<_>, _>>()?;
+    let entries = request.entries.into_iter().map(decode_entry).collect::<Result<Vec<_>, _>>()?;
     let prev_log_id = request.prev_log_id.map(log_id_from_proto);
     // openraft takes it for granted that entries follow one another.
     let mut next = prev_log_id.map_or(0, |id| id.index().saturating_add(1));
