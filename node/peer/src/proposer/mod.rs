@@ -24,7 +24,6 @@ use atelier_state::reply::{LogIndex, Reply};
 use batcher::{Batcher, Next};
 use carrier::Carrier;
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -37,11 +36,12 @@ use tokio_util::sync::CancellationToken;
 pub const COMMANDS_WAITING_MAX: usize = 4096;
 /// Commands that come together in one call. More are a fault of the caller.
 pub const COMMANDS_TOGETHER_MAX: usize = 1_000;
-/// Calls with many commands at a time. Filled by clients that submit batches; at the brim a call
-/// waits, so that commands that come alone find room.
-const CALLS_TOGETHER_MAX: usize = 3;
+/// Commands at a time that came together with others. Filled by clients that submit batches; at the
+/// brim a call waits, so that commands that come alone find room.
+const TOGETHER_MAX: usize = 3 * COMMANDS_TOGETHER_MAX;
 
-const _: () = assert!(CALLS_TOGETHER_MAX * COMMANDS_TOGETHER_MAX < COMMANDS_WAITING_MAX);
+const _: () = assert!(TOGETHER_MAX < COMMANDS_WAITING_MAX);
+const _: () = assert!(TOGETHER_MAX <= u32::MAX as usize);
 
 /// What the proposer works with.
 #[derive(Clone)]
@@ -121,7 +121,7 @@ impl Proposer {
         let deadline = settings.deadline;
         let carrier = Arc::new(Carrier::new(parts, settings));
         let task = tokio::spawn(run(waiting, clock.clone(), carrier, shutdown));
-        let together = Arc::new(Semaphore::new(CALLS_TOGETHER_MAX));
+        let together = Arc::new(Semaphore::new(TOGETHER_MAX));
         (Proposer { asks, together, clock, deadline }, task)
     }
 
@@ -150,23 +150,19 @@ impl Proposer {
         command: Command,
         within: Duration,
     ) -> Result<(LogIndex, Reply), ProposeFailure> {
-        let (ask, mut answer) = self.ask(command, within)?;
+        let (ask, answer) = self.ask(command, within)?;
         self.asks.try_send(ask).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeFailure::Busy,
             mpsc::error::TrySendError::Closed(_) => stopping(),
         })?;
-        tokio::select! {
-            biased;
-            result = &mut answer.answered => answer.came(result),
-            () = self.clock.sleep(within) => Err(answer.missed(within)),
-        }
+        answer.by(self.clock.sleep(within), within).await
     }
 
     /// Proposes many commands and returns an outcome for each, in their order. They share entries
     /// as their size allows; each is accepted or refused on its own.
     ///
-    /// A few calls go at a time and further ones wait, so that they do not crowd out commands that
-    /// come alone.
+    /// So many commands go at a time, and further calls wait, so that they do not crowd out commands
+    /// that come alone.
     ///
     /// # Errors
     /// Of each as [`Proposer::propose_within`], but for [`ProposeFailure::Busy`].
@@ -182,38 +178,34 @@ impl Proposer {
         within: Duration,
     ) -> Vec<Result<(LogIndex, Reply), ProposeFailure>> {
         assert!(commands.len() <= COMMANDS_TOGETHER_MAX, "the caller splits what is more");
+        let count = u32::try_from(commands.len()).expect("checked above");
         let late = self.clock.sleep(within).shared();
-        let _permit = tokio::select! {
+        let _permits = tokio::select! {
             biased;
-            permit = self.together.acquire() => permit,
+            permits = self.together.acquire_many(count) => permits,
             () = late.clone() => {
                 return commands.iter().map(|_| Err(ProposeFailure::Unavailable)).collect();
             }
         };
-        let mut answers = Vec::with_capacity(commands.len());
+        let mut asked = Vec::with_capacity(commands.len());
         for command in commands {
-            let asked = match self.ask(command, within) {
+            asked.push(match self.ask(command, within) {
                 Ok((ask, answer)) => tokio::select! {
                     biased;
                     sent = self.asks.send(ask) => sent.map(|()| answer).map_err(|_| stopping()),
                     () = late.clone() => Err(ProposeFailure::Unavailable),
                 },
                 Err(failure) => Err(failure),
-            };
-            answers.push(asked);
+            });
         }
-        let outcome = |asked: Result<Answer, ProposeFailure>| {
-            let late = late.clone();
-            async move {
-                let mut answer = asked?;
-                tokio::select! {
-                    biased;
-                    result = &mut answer.answered => answer.came(result),
-                    () = late => Err(answer.missed(within)),
-                }
-            }
-        };
-        join_all(answers.into_iter().map(outcome)).await
+        let mut outcomes = Vec::with_capacity(asked.len());
+        for asked in asked {
+            outcomes.push(match asked {
+                Ok(answer) => answer.by(late.clone(), within).await,
+                Err(failure) => Err(failure),
+            });
+        }
+        outcomes
     }
 
     fn ask(&self, command: Command, within: Duration) -> Result<(Ask, Answer), ProposeFailure> {
@@ -251,6 +243,15 @@ struct Answer {
 type Outcome = Result<(LogIndex, Reply), ProposeFailure>;
 
 impl Answer {
+    /// Waits for the outcome, but for no longer than `late` does.
+    async fn by(mut self, late: impl Future<Output = ()>, within: Duration) -> Outcome {
+        tokio::select! {
+            biased;
+            result = &mut self.answered => self.came(result),
+            () = late => Err(self.missed(within)),
+        }
+    }
+
     fn came(&self, result: Result<Outcome, oneshot::error::RecvError>) -> Outcome {
         match result {
             Ok(outcome) => outcome,
