@@ -41,7 +41,7 @@ pub struct Shape {
     pub heal_ms: u64,
     /// Time from then on, after which everything must have come to rest.
     pub settle_ms: u64,
-    /// When the cluster comes to feature level 2; 0: never.
+    /// From when on every process understands feature level 2; 0: never.
     #[serde(default)]
     pub raise_ms: u64,
     /// The setting `queue.ageing_jobs` from then on; 0: its default.

@@ -193,11 +193,18 @@ fn drop_release(facts: &mut Vec<Fact>) -> bool {
     let given = |from: usize, job: u32| {
         facts[from..].iter().any(|fact| granted(fact).is_some_and(|(it, _)| it == job))
     };
-    let release = facts.iter().enumerate().find_map(|(at, fact)| match fact {
-        Fact::Applied { command: Asked::Release { jobs }, .. } if given(at, jobs[0]) => Some(at),
-        _ => None,
-    });
-    release.map(|at| facts.remove(at)).is_some()
+    let released = |fact: &Fact| match fact {
+        Fact::Applied { command: Asked::Release { jobs }, .. } => jobs.clone(),
+        _ => Vec::new(),
+    };
+    let release = facts
+        .iter()
+        .enumerate()
+        .find_map(|(at, fact)| released(fact).first().copied().filter(|job| given(at, *job)));
+    let Some(job) = release else { return false };
+    // Where a release was proposed again, one alone would not be missed.
+    facts.retain(|fact| !released(fact).contains(&job));
+    true
 }
 
 fn other_order(facts: &mut Vec<Fact>) -> bool {

@@ -28,12 +28,12 @@ use crate::artifacts::{ArtifactParts, ArtifactSettings, Artifacts, DirectoryShel
 use crate::checkpoints::{CheckpointParts, CheckpointSettings, Checkpoints};
 use crate::config::Config;
 use crate::gateway::Gateway;
-use crate::gateway::admin::unfit_to_lead;
 use crate::gateway::door::TokenDoor;
 use crate::gateway::examine::Examined;
 use crate::gateway::health::Health;
 use crate::gateway::http::Probes;
 use crate::gateway::leader::Leader as WayToLeader;
+use crate::gateway::lookout::Lookout;
 use crate::gateway::metered::MeteredEngine;
 use crate::gateway::metrics::Metrics;
 use crate::leader::Leader;
@@ -155,6 +155,7 @@ struct Shared {
     board: Arc<ProgressBoard>,
     artifacts: Arc<Artifacts>,
     checkpoints: Arc<Checkpoints>,
+    lookout: Arc<Lookout>,
     metrics: Arc<Metrics>,
 }
 
@@ -331,7 +332,7 @@ impl Peer {
         if !status.is_leader || !status.quorum_acked {
             return;
         }
-        let mut avoided = unfit_to_lead(&self.raft.view().borrow().state);
+        let mut avoided = self.raft.view().borrow().unfit_to_lead();
         let (now, liveness) = (self.clock.now(), self.liveness.get());
         avoided.extend(status.voters.iter().filter(|node| !liveness.is_alive(now, **node)));
         // Where all leave at once the heir leaves too, and nobody takes over.
@@ -408,6 +409,7 @@ impl Shared {
             board: Arc::default(),
             artifacts: Arc::new(Artifacts::new(parts, settings)),
             checkpoints: Arc::new(checkpoints),
+            lookout: Arc::default(),
             metrics: Arc::new(Metrics::new()),
         }
     }
@@ -460,7 +462,9 @@ impl Shared {
         let (log, clock) = (self.log.clone(), outside.clock.clone());
         let leader = Leader::new(log, clock, self.liveness.clone());
         let (artifacts, checkpoints) = (self.artifacts.clone(), self.checkpoints.clone());
+        let (lookout, view) = (self.lookout.clone(), self.log.view());
         vec![
+            Task::spawn("lookout", |stop| lookout.run(view, stop)),
             Task::spawn("leader loops", |stop| leader.run(stop)),
             Task::spawn("artifact collector", |stop| artifacts.run_collector(stop)),
             Task::spawn("checkpoint collector", |stop| checkpoints.run_collector(stop)),
@@ -536,6 +540,7 @@ impl Shared {
         Gateway {
             log: self.log.clone(),
             proposer,
+            lookout: self.lookout.clone(),
             progress,
             artifacts: self.artifacts.clone(),
             leader,

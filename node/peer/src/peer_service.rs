@@ -8,7 +8,6 @@
 
 use crate::artifacts::{ARTIFACT_BYTES_MAX, Artifacts, KeepError, chunks_of};
 use crate::checkpoints::{Checkpoints, MESSAGE_BYTES_MAX};
-use crate::gateway::admin::unfit_to_lead;
 use crate::liveness::{BEAT_LEASES_MAX, Beat, LivenessTable};
 use crate::ports::members::{Members, MembersError};
 use crate::ports::{Clock, Log, ProposeError, RaftStatus};
@@ -285,7 +284,7 @@ impl Peer for PeerService {
                 members.replace(NodeId(swap.leaves), NodeId(swap.comes)).await
             }
             Some(Change::TransferLeader(to)) => {
-                let avoided = unfit_to_lead(&self.parts.log.view().borrow().state);
+                let avoided = self.parts.log.view().borrow().unfit_to_lead();
                 members.transfer((to != 0).then_some(NodeId(to)), avoided).await
             }
             None => return Err(Status::invalid_argument("the change is not known to this peer")),
@@ -293,6 +292,7 @@ impl Peer for PeerService {
         match changed {
             Ok(()) => Ok(Response::new(ChangeMembersReply {})),
             Err(MembersError::NotLeader { leader }) => Err(not_leader(leader)),
+            Err(error @ MembersError::Behind(_)) => Err(Status::out_of_range(error.to_string())),
             // Not FAILED_PRECONDITION, which would send the caller to another leader.
             Err(error @ MembersError::Refused(_)) => Err(Status::aborted(error.to_string())),
             Err(error @ MembersError::Unknown(_)) => {

@@ -141,6 +141,11 @@ impl State {
         self.jobs.get(&job).map(Arc::as_ref)
     }
 
+    /// Returns a job as it is held: a job that has changed since is another one.
+    pub fn job_shared(&self, job: JobId) -> Option<&Arc<Job>> {
+        self.jobs.get(&job)
+    }
+
     /// Walks all jobs by their ids.
     pub fn jobs(&self) -> impl Iterator<Item = (&JobId, &Job)> {
         self.jobs.iter().map(|(id, job)| (id, job.as_ref()))

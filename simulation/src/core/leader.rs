@@ -8,14 +8,13 @@ use super::operator;
 use super::plant::Plant;
 use super::scene::Scene;
 use crate::history::Fact;
-use atelier_peer::leader::{Janitor, Moment, Reaper, Scheduler};
+use atelier_peer::leader::{Deciders, Moment};
 use atelier_peer::liveness::{Beat, Liveness};
 use atelier_peer::view::View;
-use atelier_state::Command;
+use atelier_state::{Command, NodeId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Assigns and revokes of one round, as in the product.
-const ROUND_COMMANDS_MAX: usize = 128;
 /// The leader waits so long for its own proposal, as in the product.
 const PROPOSAL_WAIT_MS: u64 = 1_000;
 
@@ -30,9 +29,7 @@ pub(crate) struct Leader {
 
 struct Leadership {
     liveness: Liveness,
-    reaper: Reaper,
-    scheduler: Scheduler,
-    janitor: Janitor,
+    deciders: Deciders,
     // The round under way, and when it is no longer waited for.
     round: Option<(u64, u64)>,
 }
@@ -46,9 +43,7 @@ impl Leader {
         liveness.lead(scene.agenda.now());
         self.leading = Some(Leadership {
             liveness,
-            reaper: Reaper::default(),
-            scheduler: Scheduler,
-            janitor: Janitor::keeping(scene.shape.jobs_kept),
+            deciders: Deciders::keeping(scene.shape.jobs_kept),
             round: None,
         });
         if !self.inbox.is_empty() {
@@ -126,8 +121,12 @@ impl Leader {
             return;
         }
         // An operator's settings go first, so that what was decided without them meets them.
-        let mut commands = operator::decide(scene, &view.state);
-        commands.extend(leading.decide(scene.agenda.now(), view));
+        let mut commands: Vec<Command> = operator::decide(scene, &view.state).into_iter().collect();
+        let mut decided = leading.decide(scene.agenda.now(), view);
+        if scene.is_planted(Plant::NeverRelease) {
+            decided.retain(|command| !matches!(command, Command::Release(_)));
+        }
+        commands.extend(decided);
         if !commands.is_empty() {
             let id = scene.propose(Origin::Leader(self.term), commands);
             leading.round = Some((id, now_ms + PROPOSAL_WAIT_MS));
@@ -137,15 +136,9 @@ impl Leader {
 
 impl Leadership {
     fn decide(&mut self, now: Duration, view: &View) -> Vec<Command> {
-        let mut commands = self.reaper.decide(now, view, &self.liveness);
-        commands.truncate(ROUND_COMMANDS_MAX);
-        let shunned = self.reaper.shunned(now, view);
-        let liveness = &self.liveness;
-        let assigns = self.scheduler.decide(now, view, liveness, &shunned, ROUND_COMMANDS_MAX);
-        commands.extend(assigns);
         // The wall clock of this world begins with it.
         let wall_ms = u64::try_from(now.as_millis()).expect("a world is short");
-        commands.extend(self.janitor.decide(Moment { now, wall_ms }, view));
-        commands
+        let members: BTreeSet<NodeId> = view.state.nodes().map(|(node, _)| node).collect();
+        self.deciders.decide(Moment { now, wall_ms }, view, &self.liveness, &members)
     }
 }

@@ -15,6 +15,7 @@ use crate::world::{Course, Drawing, ends};
 use atelier_peer::liveness::Beat;
 use atelier_peer::supervisor::{Duties, Duty};
 use atelier_peer::view::View;
+use atelier_state::limits::{FEATURES, FEATURES_FIRST};
 use atelier_state::{
     ArtifactRef, Command, Complete, Digest, Fail, NodeId, RegisterNode, Reply, Revoke, RevokeReason,
 };
@@ -146,11 +147,11 @@ impl Worker {
         }
         let running = self.attempts.keys().copied().collect();
         let Process { incarnation, .. } = self.process;
+        let raise_ms = scene.shape.raise_ms;
+        let features = if raise_ms > 0 && now_ms >= raise_ms { FEATURES } else { FEATURES_FIRST };
         let wait_ms = scene.rng.between(1..=5);
-        scene.agenda.after(
-            wait_ms,
-            Event::Heard(Beat { node: NodeId(node), incarnation, running, features: 1 }),
-        );
+        let beat = Beat { node: NodeId(node), incarnation, running, features };
+        scene.agenda.after(wait_ms, Event::Heard(beat));
     }
 
     /// Follows the view: stops what is no longer leased, begins what is.

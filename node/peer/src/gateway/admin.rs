@@ -1,14 +1,13 @@
 //! What operators ask: of the leader about members and the lead, and of this peer about itself.
 
 use super::convert;
-use super::error::unavailable;
+use super::error::{behind_for_clients, unavailable};
 use super::leader::Change;
 use super::{CATCH_UP_MAX, Gateway};
 use crate::ports::RaftStatus;
 use atelier_proto::client::v1 as wire;
 use atelier_state::command::SetNode;
 use atelier_state::{Author, Command, LogIndex, NodeId};
-use std::collections::BTreeSet;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -45,11 +44,11 @@ impl Gateway {
         loop {
             let left = deadline.saturating_sub(self.clock.now().saturating_sub(begun));
             match self.leader.change(&change, left).await {
-                // It is told by FAILED_PRECONDITION and its text; a newcomer that has only been added needs time.
-                Err(status) if is_behind(&status) && left > CATCH_UP_POLL => {
+                // A newcomer that has only been added needs time.
+                Err(status) if status.code() == Code::OutOfRange && left > CATCH_UP_POLL => {
                     self.clock.sleep(CATCH_UP_POLL).await;
                 }
-                other => break other?,
+                other => break other.map_err(behind_for_clients)?,
             }
         }
         self.forget_node(leaves, author, deadline).await?;
@@ -100,7 +99,7 @@ impl Gateway {
         let before = self.raft_status().leader;
         let to = (to != 0).then_some(NodeId(to));
         if to.is_none() || to != before {
-            let change = Change::Transfer(to, self.unfit_to_lead());
+            let change = Change::Transfer(to, self.view().unfit_to_lead());
             self.leader.change(&change, deadline).await?;
         }
         let leads = |status: &RaftStatus| match to {
@@ -114,11 +113,6 @@ impl Gateway {
         }
         let leader = self.raft_status().leader.map_or(0, |leader| leader.0);
         Ok(wire::TransferLeaderReply { leader })
-    }
-
-    /// Those who should not lead where there is somebody else: witnesses, and members that drain.
-    pub(crate) fn unfit_to_lead(&self) -> BTreeSet<NodeId> {
-        unfit_to_lead(&self.view().state)
     }
 
     /// Takes a snapshot here.
@@ -168,15 +162,4 @@ impl Gateway {
     pub(super) fn cluster(&self) -> String {
         self.leader.cluster.clone()
     }
-}
-
-/// Whether the leader refused because a newcomer has not caught up.
-fn is_behind(status: &Status) -> bool {
-    status.code() == Code::FailedPrecondition && status.message().contains("entries behind")
-}
-
-/// Those who should not lead where there is somebody else: witnesses, and members that drain.
-pub(crate) fn unfit_to_lead(state: &atelier_state::State) -> BTreeSet<NodeId> {
-    let unfit = state.nodes().filter(|(_, node)| node.witness || node.draining);
-    unfit.map(|(id, _)| id).collect()
 }

@@ -93,6 +93,16 @@ pub(crate) fn not_changed(error: &MembersError) -> Status {
             unavailable(text, leader.as_ref().map(|(_, address)| address.as_str()))
         }
         MembersError::Refused(_) => status(Code::FailedPrecondition, text, None, None),
+        MembersError::Behind(_) => status(Code::OutOfRange, text, None, None),
         MembersError::Unknown(_) => status(Code::DeadlineExceeded, text, None, None),
     }
+}
+
+/// Peers tell a newcomer that is behind by a code of its own; to clients it is one more thing that
+/// the state forbids.
+pub(crate) fn behind_for_clients(refusal: Status) -> Status {
+    if refusal.code() != Code::OutOfRange {
+        return refusal;
+    }
+    status(Code::FailedPrecondition, refusal.message(), None, None)
 }

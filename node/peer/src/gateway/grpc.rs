@@ -41,9 +41,10 @@ impl Atelier for Gateway {
             let wire::WatchRequest { job_id, after_index } = request.get_ref();
             let job = convert::job_id(job_id)?;
             self.reach(LogIndex(*after_index)).await?;
-            self.find(job).await?;
+            let found = self.find(job).await?;
             let watch = Watch {
                 job,
+                sight: self.lookout.watch(job, &found),
                 view: self.log.view(),
                 raft: self.log.status(),
                 draining: self.draining.clone(),

@@ -1,6 +1,7 @@
 //! Who is in the cluster, and how operators change it.
 
 use super::convert::{self, Opinion};
+use super::error::behind_for_clients;
 use super::leader::Change;
 use super::{CATCH_UP_MAX, Gateway, OPINIONS_MAX};
 use crate::ports::RaftStatus;
@@ -61,7 +62,8 @@ impl Gateway {
         deadline: Duration,
     ) -> Result<wire::Member, Status> {
         let node = convert::node(node)?;
-        self.leader.change(&Change::Promote(node), deadline).await?;
+        let promoted = self.leader.change(&Change::Promote(node), deadline).await;
+        promoted.map_err(behind_for_clients)?;
         tracing::info!(node = node.0, "learner promoted");
         self.member_once(node, |status| status.voters.contains(&node)).await
     }

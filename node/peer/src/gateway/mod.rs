@@ -21,6 +21,7 @@ mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod leader;
+pub(crate) mod lookout;
 mod members;
 pub(crate) mod metered;
 pub(crate) mod metrics;
@@ -39,6 +40,7 @@ use atelier_state::{Command, JobId, LogIndex, Reply};
 use error::unavailable;
 use examine::Examined;
 use leader::Leader;
+use lookout::Lookout;
 use metrics::Metrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +64,7 @@ const OPINIONS_MAX: Duration = Duration::from_millis(500);
 pub(crate) struct Gateway {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) proposer: Proposer,
+    pub(crate) lookout: Arc<Lookout>,
     pub(crate) progress: ProgressFollower,
     pub(crate) artifacts: Arc<Artifacts>,
     pub(crate) leader: Leader,

@@ -150,9 +150,12 @@ fn world() -> World {
         view: log.view(),
         clock: clock.clone(),
     };
+    let lookout = Arc::<Lookout>::default();
+    tokio::spawn(lookout.clone().run(log.view(), CancellationToken::new()));
     let gateway = Gateway {
         log: log.clone(),
         proposer,
+        lookout,
         progress,
         artifacts: Arc::new(Artifacts::new(parts, ArtifactSettings::new("test"))),
         leader,

@@ -6,6 +6,7 @@
 //! dropped and the new one's are followed.
 
 use super::error::unavailable;
+use super::lookout::Sight;
 use super::{convert, not_found};
 use crate::ports::engine::EngineStep;
 use crate::ports::{Clock, RaftStatus};
@@ -24,12 +25,15 @@ use tonic::Status;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Between two looks at the place in the queue, which changes with every other job.
 const POSITION_PAUSE: Duration = Duration::from_millis(500);
+/// Before a worker is asked for its steps at all: a job that ends sooner has none worth a call.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
 /// Before a worker's steps are asked for again after their stream ended.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// A watch of one job.
 pub(super) struct Watch {
     pub(super) job: JobId,
+    pub(super) sight: Sight,
     pub(super) view: watch::Receiver<View>,
     pub(super) raft: watch::Receiver<RaftStatus>,
     pub(super) draining: watch::Receiver<bool>,
@@ -43,8 +47,10 @@ struct Following {
     told: Option<wire::JobEvent>,
     /// The lease whose steps are followed.
     lease: Option<(NodeId, FencingToken)>,
-    /// Its steps; none between the end of a stream and its reopening.
+    /// Its steps; none before they are asked for, and between the end of a stream and its reopening.
     steps: Option<BoxStream<'static, EngineStep>>,
+    /// Before they are asked for.
+    pause: Duration,
     newest: Option<wire::Progress>,
     /// The place in the queue and when it was counted: counting walks the queue.
     position: (u64, Duration),
@@ -59,6 +65,7 @@ impl Watch {
             told: None,
             lease: None,
             steps: None,
+            pause: FOLLOW_PAUSE,
             newest: None,
             position: (0, Duration::ZERO),
             ended: false,
@@ -105,7 +112,10 @@ impl Following {
                     return Ok(self.tell(event));
                 }
                 Event::Step(step) => self.newest = self.progress_of(&step),
-                Event::StepsEnded => self.steps = None,
+                Event::StepsEnded => {
+                    self.steps = None;
+                    self.pause = REOPEN_PAUSE;
+                }
                 Event::Reopen => self.open(),
                 Event::Changed | Event::Leaving => {}
             }
@@ -118,9 +128,10 @@ impl Following {
         wire::JobEvent { log_index: self.watch.view.borrow().applied.0, ..event }
     }
 
-    /// The job as it is now, and its lease's steps if it moved. The log index is left open.
+    /// The job as it is now; where its lease has moved its steps are forgotten. The log index is left
+    /// open.
     fn look(&mut self) -> Result<wire::JobEvent, Status> {
-        let view = self.watch.view.borrow_and_update().clone();
+        let view = self.watch.view.borrow().clone();
         let job = view.state.job(self.watch.job).ok_or_else(|| not_found(self.watch.job))?;
         let lease = job.lease().map(|lease| (lease.node, lease.token));
         if job.phase.is_terminal() {
@@ -129,7 +140,7 @@ impl Following {
             self.lease = lease;
             self.newest = None;
             self.steps = None;
-            self.open();
+            self.pause = FOLLOW_PAUSE;
         }
         let position = self.position_of(&view, job);
         let job = convert::job(job, position);
@@ -178,11 +189,7 @@ impl Following {
 
     async fn woken(&mut self, keep_alive: &mut (impl Future<Output = ()> + Unpin)) -> Event {
         let reopens = self.lease.is_some() && self.steps.is_none();
-        let changed = async {
-            if self.watch.view.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
+        let is_queued = self.position.0 > 0;
         let step = async {
             match &mut self.steps {
                 Some(steps) => steps.next().await,
@@ -190,9 +197,10 @@ impl Following {
             }
         };
         tokio::select! {
-            () = changed => Event::Changed,
+            () = self.watch.sight.changed() => Event::Changed,
             step = step => step.map_or(Event::StepsEnded, Event::Step),
-            () = self.watch.clock.sleep(REOPEN_PAUSE), if reopens => Event::Reopen,
+            () = self.watch.clock.sleep(self.pause), if reopens => Event::Reopen,
+            () = self.watch.clock.sleep(POSITION_PAUSE), if is_queued => Event::Changed,
             () = keep_alive => Event::KeepAlive,
             _ = self.watch.draining.changed() => Event::Leaving,
         }

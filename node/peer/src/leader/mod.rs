@@ -91,6 +91,12 @@ pub struct Deciders {
 }
 
 impl Deciders {
+    /// Makes deciders that keep another number of ended jobs than the setting `retention.jobs`.
+    #[must_use]
+    pub fn keeping(jobs_kept: usize) -> Deciders {
+        Deciders { janitor: Janitor::keeping(jobs_kept), ..Deciders::default() }
+    }
+
     /// Decides one round. No job is named by two commands that exclude one another.
     pub fn decide(
         &mut self,

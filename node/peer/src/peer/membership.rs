@@ -49,11 +49,11 @@ impl Members for RaftNode {
 fn told(error: ChangeMembersError) -> MembersError {
     match error {
         ChangeMembersError::NotLeader { leader } => MembersError::NotLeader { leader },
+        ChangeMembersError::Behind { .. } => MembersError::Behind(error.to_string()),
         ChangeMembersError::LastVoter(_)
         | ChangeMembersError::UnknownNode(_)
         | ChangeMembersError::OtherAddress { .. }
         | ChangeMembersError::Silent { .. }
-        | ChangeMembersError::Behind { .. }
         | ChangeMembersError::SameNode { .. }
         | ChangeMembersError::Busy(_) => MembersError::Refused(error.to_string()),
         ChangeMembersError::Unknown(_) | ChangeMembersError::Stopped(_) => {

@@ -3,7 +3,6 @@
 
 use super::Task;
 use super::origin::goes_on;
-use crate::gateway::admin::unfit_to_lead;
 use crate::gateway::leader::{Change, Leader as WayToLeader};
 use crate::lines::Lines;
 use crate::ports::{Clock, Log};
@@ -69,7 +68,7 @@ impl Standing {
         if !status.is_leader || !status.quorum_acked {
             return;
         }
-        let unfit = unfit_to_lead(&self.raft.view().borrow().state);
+        let unfit = self.raft.view().borrow().unfit_to_lead();
         if !self.witness && !unfit.contains(&status.node) {
             return;
         }

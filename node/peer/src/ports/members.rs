@@ -63,6 +63,9 @@ pub enum MembersError {
     /// The change cannot be made now; the text says what was expected and what is.
     #[error("{0}")]
     Refused(String),
+    /// The newcomer has not come far enough; ask again when it has.
+    #[error("{0}")]
+    Behind(String),
     /// The change may or may not take place; look at the membership before a repeat.
     #[error("outcome unknown: {0}")]
     Unknown(String),

@@ -104,7 +104,7 @@ async fn changes_of_membership_are_handed_on_with_their_answers() {
     change(Some(Change::AddLearner(learner))).await.unwrap();
     change(Some(Change::Remove(3))).await.unwrap();
     let refused = change(Some(Change::Promote(4))).await.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (Code::Aborted, "it is 12 entries behind"));
+    assert_eq!((refused.code(), refused.message()), (Code::OutOfRange, "it is 12 entries behind"));
     assert_eq!(change(None).await.unwrap_err().code(), Code::InvalidArgument);
     let noted = peer.members.0.lock().unwrap().clone();
     assert_eq!(noted, ["add 4 http://127.0.0.1:4444", "remove 3", "promote 4"]);

@@ -376,7 +376,7 @@ impl Members for NotedMembers {
 
     fn promote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
         self.0.lock().expect("whole").push(format!("promote {node}"));
-        Box::pin(async { Err(MembersError::Refused("it is 12 entries behind".to_owned())) })
+        Box::pin(async { Err(MembersError::Behind("it is 12 entries behind".to_owned())) })
     }
 
     fn demote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
