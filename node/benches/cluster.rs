@@ -6,14 +6,13 @@ mod report;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use atelier_client::{Client, Phase};
 use atelier_diffusion::{AnyPipeline, BackendChoice, Request};
-use report::{Report, longest, median, milliseconds, seconds, spread};
+use report::{Report, longest, median, milliseconds, seconds, spread, syncs_per_second};
 use support::{Cluster, Setup, denoising, picture, resident_bytes, until};
 
 const PROMPT: &str = "a cat on a blue background";
@@ -149,19 +148,6 @@ async fn submits(report: &mut Report) {
         let plural = if clients == 1 { "client" } else { "clients" };
         report.row(&format!("submits, {clients} {plural}"), value, beside);
     }
-}
-
-/// Appends and syncs of one small record after another to a plain file.
-fn syncs_per_second() -> f64 {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut file = File::create(directory.path().join("plain")).expect("a file");
-    let (start, mut count) = (Instant::now(), 0);
-    while start.elapsed() < Duration::from_secs(1) {
-        file.write_all(&[7; 256]).expect("append");
-        file.sync_data().expect("fdatasync");
-        count += 1;
-    }
-    f64::from(count) / start.elapsed().as_secs_f64()
 }
 
 async fn lost_workers(report: &mut Report) {

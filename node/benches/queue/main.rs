@@ -7,6 +7,8 @@
 #[path = "../../../client/src/cli/bench/load.rs"]
 #[allow(dead_code, unused_imports, reason = "its tests run with the command line")]
 mod load;
+#[path = "../report/mod.rs"]
+mod report;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
@@ -32,6 +34,9 @@ const LEVELS: [(usize, u64); 3] = [(1, 1_500), (64, 140), (512, 18)];
 const CYCLES: [(usize, u64); 2] = [(64, 140), (512, 36)];
 /// Connections to a node at most, for every system; further clients share them.
 const CONNECTIONS_MAX: usize = 64;
+/// Clients of Atelier's library; callers share one as they would in a program, which makes calls of
+/// theirs that meet one call.
+const ATELIER_CLIENTS_MAX: usize = 4;
 /// The table tells of the round whose rate is in the middle.
 const ROUNDS: usize = 3;
 /// Jobs that a peer with an instant engine holds at a time.
@@ -98,7 +103,7 @@ async fn atelier(table: &mut Table) {
             // A fresh one each time: what was accepted waits in its queue.
             let cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
             let clients = atelier_clients(&cluster, clients).await;
-            let syncs = table::syncs_per_second();
+            let syncs = report::syncs_per_second();
             let figures = measure(&clients, calls, |client| async move {
                 client.submit(&job()).await.map(drop).map_err(|error| error.to_string())
             });
@@ -127,7 +132,7 @@ fn job() -> Submission {
 async fn atelier_clients(cluster: &Cluster, clients: usize) -> Vec<Arc<Client>> {
     cluster.leader().await;
     let connect = |_| Arc::new(cluster.client());
-    shared(&(0..clients.min(CONNECTIONS_MAX)).map(connect).collect::<Vec<_>>(), clients)
+    shared(&(0..clients.min(ATELIER_CLIENTS_MAX)).map(connect).collect::<Vec<_>>(), clients)
 }
 
 async fn etcd(table: &mut Table) {

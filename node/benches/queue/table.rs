@@ -1,16 +1,12 @@
 //! The table of a run, and its section of `node/BENCH.md`.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use crate::Work;
 use crate::load::Figures;
+use crate::report::{keep, machine, milliseconds};
 
-/// Where this table's section begins; it goes up to the end of the file.
-const HEADING: &str = "## The queue beside others";
+const SECTION: &str = "The queue beside others";
 
 /// Rounds by system, work and number of clients.
 pub(crate) struct Table {
@@ -95,7 +91,7 @@ impl Table {
     /// Prints the section, and puts it into `node/BENCH.md` after a whole run.
     pub(crate) fn write(&self, whole: bool) {
         let mut section = format!(
-            "{HEADING}\n\nWritten by `make bench-queue`: three nodes of each system on loopback, \
+            "## {SECTION}\n\nWritten by `make bench-queue`: three nodes of each system on loopback, \
              records of 256 bytes, one call under way per client, at most 64 connections a system; \
              the middle one of {} rounds by rate.\n\nMachine: {}; {:.0} fdatasync/s of 256-byte \
              appends in the same run. The clients run on the same cores.\n",
@@ -127,11 +123,7 @@ impl Table {
         }
         println!("\n{section}");
         if whole {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("BENCH.md");
-            let before = fs::read_to_string(&path).unwrap_or_default();
-            let kept = before.split(HEADING).next().unwrap_or_default().trim_end();
-            fs::write(&path, format!("{kept}\n\n{section}")).expect("write the table");
-            println!("wrote {}", path.display());
+            keep(SECTION, &section);
         }
     }
 }
@@ -145,29 +137,4 @@ fn told(figures: &Figures) -> String {
         milliseconds(figures.times.max()),
         figures.failed()
     )
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
-}
-
-/// Appends and syncs of one small record after another to a plain file.
-pub(crate) fn syncs_per_second() -> f64 {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut file = File::create(directory.path().join("plain")).expect("a file");
-    let (start, mut count) = (Instant::now(), 0_u32);
-    while start.elapsed() < Duration::from_millis(500) {
-        file.write_all(&[7; 256]).expect("append");
-        file.sync_data().expect("fdatasync");
-        count += 1;
-    }
-    f64::from(count) / start.elapsed().as_secs_f64()
-}
-
-fn machine() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = info.lines().find(|line| line.starts_with("model name"));
-    let name = line.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{name}, {cores} cores")
 }

@@ -1,21 +1,30 @@
-//! The table of one benchmark, kept as a section of its own in `node/BENCH.md`.
+//! The table of one benchmark, kept as a section of its own in `node/BENCH.md`, and what stands
+//! beside its figures.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rows of a section: figure, value, and what it is held against.
 pub struct Report {
     section: String,
+    about: String,
     rows: Vec<[String; 3]>,
 }
 
 impl Report {
     pub fn new(section: &str) -> Report {
-        Report { section: section.to_owned(), rows: Vec::new() }
+        Report { section: section.to_owned(), about: String::new(), rows: Vec::new() }
+    }
+
+    /// Says above the table how its figures came about.
+    pub fn about(mut self, about: &str) -> Report {
+        self.about = format!("{about}\n\n");
+        self
     }
 
     pub fn row(&mut self, figure: &str, value: String, beside: String) {
@@ -26,18 +35,24 @@ impl Report {
     /// Replaces the section of the same name, or adds it at the end.
     pub fn write(&self) {
         let mut text = format!(
-            "## {}\n\nMachine: {}.\n\n| figure | value | beside, in the same run |\n|---|---|---|\n",
+            "## {}\n\n{}Machine: {}.\n\n| figure | value | beside, in the same run |\n|---|---|---|\n",
             self.section,
+            self.about,
             machine()
         );
         for [figure, value, beside] in &self.rows {
             let _ = writeln!(text, "| {figure} | {value} | {beside} |");
         }
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("BENCH.md");
-        let whole = fs::read_to_string(&path).unwrap_or_default();
-        fs::write(&path, with_section(&whole, &self.section, &text)).expect("write the table");
-        println!("wrote {}", path.display());
+        keep(&self.section, &text);
     }
+}
+
+/// Puts a section with its heading into `node/BENCH.md`, in the place of the one of the same name.
+pub fn keep(section: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("BENCH.md");
+    let whole = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(&path, with_section(&whole, section, text)).expect("write the table");
+    println!("wrote {}", path.display());
 }
 
 fn with_section(whole: &str, section: &str, text: &str) -> String {
@@ -79,4 +94,17 @@ pub fn seconds(time: Duration) -> String {
 
 pub fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+/// Appends and syncs of one small record after another to a plain file.
+pub fn syncs_per_second() -> f64 {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut file = File::create(directory.path().join("plain")).expect("a file");
+    let (start, mut count) = (Instant::now(), 0_u32);
+    while start.elapsed() < Duration::from_millis(500) {
+        file.write_all(&[7; 256]).expect("append");
+        file.sync_data().expect("fdatasync");
+        count += 1;
+    }
+    f64::from(count) / start.elapsed().as_secs_f64()
 }
