@@ -26,7 +26,7 @@ BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 # What `make upgrade` upgrades from.
 PREVIOUS ?= HEAD~1
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue storage upgrade bench-storage
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue storage upgrade bench-storage bench-endurance
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench-failover: tools ## Lose the leader 60 times in three ways: make bench-fail
 
 bench-queue: tools ## The queue beside etcd, RabbitMQ and NATS; adds its section to node/BENCH.md.
 	@cargo bench --locked -p atelier-node --bench queue
+
+bench-endurance: tools ## Hours of load, 100,000 waiting, 1,000,000 kept: make bench-endurance ONLY=half-load MINUTES=10
+	@ONLY="$(ONLY)" MINUTES="$(MINUTES)" JOBS="$(JOBS)" cargo bench --locked -p atelier-node --bench endurance
 
 bench-storage: tools ## Disk, memory and restart of one peer's store after many jobs: make bench-storage JOBS=1000000
 	@JOBS="$(JOBS)" cargo bench --locked -p atelier-peer --bench storage
