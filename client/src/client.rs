@@ -80,7 +80,7 @@ impl Client {
         dial: Dial,
     ) -> Result<Self, ConnectError> {
         let scheme = if options.tls.is_some() { Scheme::Https } else { Scheme::Http };
-        let pool = Pool::new(endpoints, scheme, dial)?;
+        let pool = Pool::new(endpoints, options.region.clone(), scheme, dial)?;
         let learned = AtomicBool::new(!options.learn_members);
         let learn_at = Mutex::new(Instant::now());
         let gatherer = Gatherer::default();

@@ -33,6 +33,11 @@ pub struct Options {
     /// Whether a client asks the peers who else is there and who leads: then it outlives the
     /// endpoints that it was given, and sends to the leader what goes through the log. Yes.
     pub learn_members: bool,
+    /// Where the caller stands: a call that any peer answers as well goes to one whose label
+    /// `region` is this, as long as one answers. `None`, the default, has no preference, and so
+    /// has a region of which there is no member. Known from the members, so from the second call
+    /// on, and only with [`Options::learn_members`].
+    pub region: Option<String>,
     /// Speaks TLS with every endpoint; `None`, the default, speaks plain HTTP/2.
     pub tls: Option<Tls>,
     /// Where the jitter of pauses comes from.
@@ -53,6 +58,7 @@ impl Default for Options {
             keep_alive_interval: Duration::from_secs(2),
             keep_alive_timeout: Duration::from_secs(2),
             learn_members: true,
+            region: None,
             tls: None,
             entropy: Entropy::os(),
         }

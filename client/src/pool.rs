@@ -3,6 +3,7 @@
 //! Owns addresses and channels; does not know what is called over them. Invariants: at least one
 //! endpoint, at most [`ENDPOINTS_MAX`]; an address is held once; the configured ones never leave.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +19,9 @@ use crate::types::Member;
 /// More learned endpoints than this are dropped, more configured ones refused.
 pub(crate) const ENDPOINTS_MAX: usize = 64;
 
+/// The label of a member that says where it stands.
+const REGION_LABEL: &str = "region";
+
 /// Makes a lazy channel to an address.
 pub(crate) type Dial = Box<dyn Fn(&str) -> Result<Channel, ConnectError> + Send + Sync>;
 
@@ -32,6 +36,8 @@ pub(crate) struct Endpoint {
 pub(crate) struct Pool {
     dial: Dial,
     scheme: Scheme,
+    /// The caller's own; see [`Options::region`].
+    region: Option<String>,
     known: Mutex<Known>,
 }
 
@@ -45,6 +51,7 @@ struct Entry {
     breaker: Breaker,
     proven: bool,
     leads: bool,
+    region: Option<String>,
     in_flight: u32,
 }
 
@@ -57,6 +64,7 @@ pub(crate) struct UnderWay<'a> {
 impl Pool {
     pub(crate) fn new(
         addresses: impl IntoIterator<Item = impl AsRef<str>>,
+        region: Option<String>,
         scheme: Scheme,
         dial: Dial,
     ) -> Result<Self, ConnectError> {
@@ -73,7 +81,10 @@ impl Pool {
             got if got > ENDPOINTS_MAX => {
                 Err(ConnectError::TooManyEndpoints { got, max: ENDPOINTS_MAX })
             }
-            _ => Ok(Self { dial, scheme, known: Mutex::new(Known { entries, preferred: 0 }) }),
+            _ => {
+                let known = Mutex::new(Known { entries, preferred: 0 });
+                Ok(Self { dial, scheme, region, known })
+            }
         }
     }
 
@@ -81,12 +92,13 @@ impl Pool {
     pub(crate) fn choose(&self, wish: Wish, now: Instant) -> Endpoint {
         let known = self.known();
         let candidates: Vec<_> = known.entries.iter().map(|entry| entry.candidate(now)).collect();
-        let best = choice::choose(&candidates, wish, None, known.preferred);
+        let best = choice::choose(&candidates, wish, self.region.as_deref(), known.preferred);
         known.entries[best.unwrap_or(known.preferred)].endpoint.clone()
     }
 
     /// The endpoint after the one at the address, round and round. One that is left alone or was
-    /// never seen is passed over as long as there is a better one.
+    /// never seen is passed over as long as there is a better one. Regions are not looked at: where
+    /// one fails as a whole, its own would be asked to and fro.
     pub(crate) fn after(&self, address: &str, now: Instant) -> Endpoint {
         let known = self.known();
         let count = known.entries.len();
@@ -114,13 +126,16 @@ impl Pool {
         Some(endpoint)
     }
 
-    /// Learns where the members are and who of them leads; returns those that nobody has seen yet.
-    pub(crate) fn update(&self, members: &[Member]) -> Vec<Endpoint> {
-        let learn = |member: &Member| Some((self.learn(&member.address)?.address, member.leader));
-        let members: Vec<(String, bool)> = members.iter().filter_map(learn).collect();
+    /// Learns where the members are, who of them leads, and the region of each; returns those that
+    /// nobody has seen yet.
+    pub(crate) fn update<'a>(&self, members: &'a [Member]) -> Vec<Endpoint> {
+        let learn = |member: &'a Member| Some((self.learn(&member.address)?.address, member));
+        let members: BTreeMap<String, &'a Member> = members.iter().filter_map(learn).collect();
         let mut known = self.known();
         for entry in &mut known.entries {
-            entry.leads = members.contains(&(entry.endpoint.address.clone(), true));
+            let member = members.get(&entry.endpoint.address);
+            entry.leads = member.is_some_and(|member| member.leader);
+            entry.region = member.and_then(|member| member.labels.get(REGION_LABEL).cloned());
         }
         let unseen = known.entries.iter().filter(|entry| !entry.proven);
         unseen.map(|entry| entry.endpoint.clone()).collect()
@@ -185,7 +200,7 @@ impl Known {
 impl Entry {
     fn new(endpoint: Endpoint) -> Self {
         let breaker = Breaker::default();
-        Self { endpoint, breaker, proven: false, leads: false, in_flight: 0 }
+        Self { endpoint, breaker, proven: false, leads: false, region: None, in_flight: 0 }
     }
 
     fn candidate(&self, now: Instant) -> Candidate<'_> {
@@ -193,8 +208,7 @@ impl Entry {
             allowed: self.breaker.allows(now),
             proven: self.proven,
             leads: self.leads,
-            // Members say nothing of their region as yet.
-            region: None,
+            region: self.region.as_deref(),
             in_flight: self.in_flight,
         }
     }
@@ -292,7 +306,12 @@ mod tests {
     use crate::types::Role;
 
     fn pool(addresses: &[&str]) -> Result<Pool, ConnectError> {
-        Pool::new(addresses, Scheme::Http, dial(&Options::default()))
+        pool_in(None, addresses)
+    }
+
+    fn pool_in(region: Option<&str>, addresses: &[&str]) -> Result<Pool, ConnectError> {
+        let region = region.map(str::to_owned);
+        Pool::new(addresses, region, Scheme::Http, dial(&Options::default()))
     }
 
     fn member(node: u64, address: &str, leader: bool) -> Member {
@@ -346,6 +365,34 @@ mod tests {
         assert_eq!(pool.choose(Wish::Any, now).address, "http://a:1");
         pool.silent("http://b:1", now);
         assert_eq!(pool.choose(Wish::Leader, now).address, "http://a:1");
+    }
+
+    /// The same member with a label that says where it stands.
+    fn in_region(region: &str, mut member: Member) -> Member {
+        member.labels.insert(REGION_LABEL.to_owned(), region.to_owned());
+        member
+    }
+
+    #[tokio::test]
+    async fn the_own_region_is_asked_first_once_the_members_say_where_they_stand() {
+        let now = Instant::now();
+        let pool = pool_in(Some("north"), &["a:1", "b:1", "c:1"]).unwrap();
+        pool.answered("http://a:1", now);
+        assert_eq!(pool.choose(Wish::Any, now).address, "http://a:1", "nobody has said anything");
+        let north = in_region("north", member(2, "http://b:1", false));
+        let south = in_region("south", member(3, "http://c:1", true));
+        pool.update(&[member(1, "http://a:1", false), north, south.clone()]);
+        let busy = pool.begin("http://b:1");
+        assert_eq!(pool.choose(Wish::Any, now).address, "http://b:1");
+        assert_eq!(pool.choose(Wish::Leader, now).address, "http://c:1", "it saves a hop");
+        drop(busy);
+        assert_eq!(pool.after("http://b:1", now).address, "http://c:1", "anywhere but there");
+        (0..5).for_each(|_| pool.silent("http://b:1", now));
+        assert_eq!(pool.choose(Wish::Any, now).address, "http://a:1", "better far than silent");
+        pool.answered("http://b:1", now);
+        pool.update(&[member(1, "http://a:1", false), member(2, "http://b:1", false), south]);
+        pool.answered("http://a:1", now);
+        assert_eq!(pool.choose(Wish::Any, now).address, "http://a:1", "its label was taken away");
     }
 
     #[tokio::test]

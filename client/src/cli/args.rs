@@ -89,6 +89,17 @@ pub(super) struct Connection {
         hide_env_values = true
     )]
     pub(super) context: Option<String>,
+    /// Where this machine stands: peers whose label region is this are asked first [default: the
+    /// context's, else none]
+    #[arg(
+        long,
+        global = true,
+        help_heading = HEADING,
+        env = "ATELIER_REGION",
+        value_name = "REGION",
+        hide_env_values = true
+    )]
+    pub(super) region: Option<String>,
     /// How long the command may take: 90, 90s, 10m, 2h [default: 10m to draw, 30s to change,
     /// 5s to ask, no end to watch]
     #[arg(

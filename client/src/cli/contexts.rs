@@ -10,7 +10,7 @@ use super::Context;
 use super::args::{Args, CompletionsArgs, Connection, ContextCommand};
 use super::failure::{Exit, Failure};
 use super::json::{Body, ContextView, Document};
-use super::output::note;
+use super::output::{dash, note};
 
 /// A peer on this machine, started without a word about ports.
 const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:7861";
@@ -30,9 +30,13 @@ struct Contexts {
 #[serde(deny_unknown_fields)]
 struct Named {
     endpoints: Vec<String>,
+    /// Where this machine stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    region: Option<String>,
 }
 
-/// Fills in the endpoints: those named, else those of the context, else a peer on this machine.
+/// Fills in the endpoints: those named, else those of the context, else a peer on this machine. A
+/// context brings its region along, unless another is named.
 pub(super) fn resolve(connection: &mut Connection) -> Result<(), Failure> {
     if !connection.endpoints.is_empty() {
         return Ok(());
@@ -47,6 +51,7 @@ pub(super) fn resolve(connection: &mut Connection) -> Result<(), Failure> {
     };
     let named = known.contexts.get(&name).ok_or_else(|| unknown(&name))?;
     connection.endpoints.clone_from(&named.endpoints);
+    connection.region = connection.region.take().or_else(|| named.region.clone());
     Ok(())
 }
 
@@ -61,7 +66,8 @@ pub(super) fn run(context: &Context, command: ContextCommand) -> Result<Exit, Fa
         ContextCommand::Add { name, endpoints } => {
             // Checked now, not when they are used.
             check_endpoints(&endpoints)?;
-            known.contexts.insert(name.clone(), Named { endpoints });
+            let region = context.connection.region.clone();
+            known.contexts.insert(name.clone(), Named { endpoints, region });
             known.current.get_or_insert(name);
         }
         ContextCommand::Use { name } => {
@@ -95,6 +101,7 @@ fn list(context: &Context, known: &Contexts) -> Result<Exit, Failure> {
     let view = |(name, named): (&String, &Named)| ContextView {
         name: name.clone(),
         endpoints: named.endpoints.clone(),
+        region: named.region.clone(),
         in_use: known.current.as_ref() == Some(name),
     };
     let contexts: Vec<_> = known.contexts.iter().map(view).collect();
@@ -104,10 +111,11 @@ fn list(context: &Context, known: &Contexts) -> Result<Exit, Failure> {
     }
     let row = |one: &ContextView| {
         let used = if one.in_use { "yes" } else { "no" };
-        vec![one.name.clone(), used.to_owned(), one.endpoints.join(",")]
+        let region = dash(one.region.as_ref());
+        vec![one.name.clone(), used.to_owned(), one.endpoints.join(","), region]
     };
     let rows: Vec<_> = contexts.iter().map(row).collect();
-    context.output.table(&["name", "in use", "endpoints"], &rows)?;
+    context.output.table(&["name", "in use", "endpoints", "region"], &rows)?;
     Ok(Exit::Ok)
 }
 
@@ -171,7 +179,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/contexts.toml");
         assert_eq!(load(&path).unwrap(), Contexts::default());
-        let named = Named { endpoints: vec!["http://a:1".into(), "http://b:1".into()] };
+        let endpoints = vec!["http://a:1".into(), "http://b:1".into()];
+        let named = Named { endpoints, region: Some("north".into()) };
         let contexts =
             Contexts { current: Some("home".into()), contexts: [("home".into(), named)].into() };
         save(&path, &contexts).unwrap();

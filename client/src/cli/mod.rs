@@ -87,6 +87,7 @@ impl Context {
     }
 
     fn client_with(&self, options: Options) -> Result<Client, Failure> {
+        let options = Options { region: self.connection.region.clone(), ..options };
         Ok(Client::connect(&self.connection.endpoints, options)?)
     }
 

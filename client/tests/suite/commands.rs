@@ -26,6 +26,7 @@ pub(crate) fn atelier(args: &[&str]) -> Command {
         "ATELIER_MODEL",
         "CLICOLOR_FORCE",
         "ATELIER_CONTEXT",
+        "ATELIER_REGION",
     ] {
         command.env_remove(name);
     }

@@ -335,3 +335,27 @@ async fn a_leader_that_dies_is_left_for_another_peer() {
     }
     assert_eq!(peers[1].calls("submit").len(), 20);
 }
+
+#[tokio::test]
+async fn reads_go_to_the_own_region_once_it_is_known() {
+    let (world, peers) = cluster(3);
+    for (member, region) in lock(&world).members.iter_mut().zip(["south", "south", "north"]) {
+        member.labels.insert("region".to_owned(), region.to_owned());
+    }
+    let job = client(&[&peers[0]], quick()).submit(&wanted()).await.unwrap().job;
+    let options = Options { learn_members: true, region: Some("north".to_owned()), ..quick() };
+    let client = client(&[&peers[0], &peers[1], &peers[2]], options);
+    let begun = Instant::now();
+    while peers[2].calls("get_job").is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the own region was not found");
+        client.job(job).await.unwrap();
+    }
+    let before = peers[2].calls("get_job").len();
+    for _ in 0..5 {
+        client.job(job).await.unwrap();
+    }
+    assert_eq!(peers[2].calls("get_job").len(), before + 5);
+    // What goes through the log still saves the hop.
+    client.submit(&wanted()).await.unwrap();
+    assert_eq!(peers[0].calls("submit").len(), 2);
+}

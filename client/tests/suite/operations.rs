@@ -197,14 +197,16 @@ fn contexts_name_clusters_and_shells_get_completions() {
     };
     let ended = |args: &[&str]| named(args).output().unwrap();
     assert_eq!(code(&ended(&["context", "add", "studio", &peers[0].address])), 0);
-    assert_eq!(code(&ended(&["context", "add", "other", "http://127.0.0.1:1"])), 0);
+    let other = ["context", "add", "other", "http://127.0.0.1:1", "--region", "north"];
+    assert_eq!(code(&ended(&other)), 0);
     assert_eq!(code(&ended(&["member", "list"])), 0, "the first one is in use");
     assert_eq!(code(&ended(&["context", "use", "nowhere"])), 3);
     assert_eq!(code(&ended(&["context", "use", "other"])), 0);
     assert_eq!(code(&ended(&["--context", "studio", "member", "list"])), 0);
     assert_eq!(code(&ended(&["--context", "nowhere", "member", "list"])), 3);
     let list = stdout(&ended(&["context", "list"]));
-    assert!(list.contains("other\tyes\t") && list.contains("studio\tno\t"), "{list}");
+    assert!(list.contains("other\tyes\thttp://127.0.0.1:1\tnorth\n"), "{list}");
+    assert!(list.contains(&format!("studio\tno\t{}\t-\n", peers[0].address)), "{list}");
     assert_eq!(code(&ended(&["context", "remove", "other"])), 0);
     for shell in ["bash", "zsh", "fish"] {
         let output = ended(&["completions", shell]);

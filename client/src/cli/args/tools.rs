@@ -35,7 +35,7 @@ pub(crate) struct ContextArgs {
 pub(crate) enum ContextCommand {
     /// List the clusters that have a name here
     List,
-    /// Give a cluster a name, or change where it is
+    /// Give a cluster a name, or change where it is; --region goes with it
     Add {
         /// Its name
         name: String,

@@ -64,5 +64,6 @@ pub(crate) struct CheckView {
 pub(crate) struct ContextView {
     pub(crate) name: String,
     pub(crate) endpoints: Vec<String>,
+    pub(crate) region: Option<String>,
     pub(crate) in_use: bool,
 }
