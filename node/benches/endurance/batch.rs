@@ -36,7 +36,7 @@ pub(crate) async fn measure() {
 
 /// What so many clients reach in a fresh cluster, beside the disk's syncs a second.
 async fn round(count: usize, calls: u64) -> (Figures, f64) {
-    let cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
+    let cluster = Cluster::start(Setup { engine: false, log: "warn", ..Setup::default() });
     let clients = clients(&cluster, count).await;
     load::run(&clients, Limit::Calls(1), call).await;
     let syncs = syncs_per_second();

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atelier_client::{Client, Error, JobId, Options, Submission, TextToImage};
+use atelier_client::{Client, Error, JobId, Options, Submission};
 use tokio::sync::Semaphore;
 
 use crate::pace::{Window, open_loop};
-use crate::peer::{FAILS, OWN};
-use crate::queue::{BYTES, clients, number, pause, set};
+use crate::peer::FAILS;
+use crate::queue::{BYTES, clients, number, own, pause, set};
 use crate::report::{Report, milliseconds};
 use crate::sample::{Sample, mib, upkeep};
 use crate::support::{Cluster, PATIENCE, Setup};
@@ -125,9 +125,10 @@ fn mixed(number: u64) -> Submission {
         0 => "greedy".to_owned(),
         _ => format!("tenant-{}", number % TENANTS),
     };
-    let word = if number.is_multiple_of(20) { FAILS } else { OWN };
-    let parameters = TextToImage { seed: number, ..TextToImage::new(format!("{word:<BYTES$}")) };
-    let job = Submission::new(parameters);
+    let mut job = own(number);
+    if number.is_multiple_of(20) {
+        job.parameters.prompt = format!("{FAILS:<BYTES$}");
+    }
     Submission { tenant, idempotency_key: format!("key-{}", job.job), ..job }
 }
 

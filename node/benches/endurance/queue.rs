@@ -9,6 +9,7 @@ use atelier_client::{
     SettingValue, Submission, TextToImage,
 };
 
+use crate::peer::OWN;
 use crate::support::{Cluster, PATIENCE, patient};
 
 /// Bytes of a job's prompt.
@@ -23,6 +24,11 @@ const STILL_MAX: Duration = PATIENCE;
 /// A small job.
 pub(crate) fn job() -> Submission {
     Submission::new(TextToImage::new("x".repeat(BYTES)))
+}
+
+/// A small job whose picture is no other job's.
+pub(crate) fn own(number: u64) -> Submission {
+    Submission::new(TextToImage { seed: number, ..TextToImage::new(format!("{OWN:<BYTES$}")) })
 }
 
 /// So many clients, each with connections of its own.
@@ -77,7 +83,7 @@ pub(crate) async fn fill(
     client: &Client,
     jobs: u64,
     waiting_max: u64,
-    make: impl Fn() -> Submission,
+    make: impl Fn(u64) -> Submission,
 ) {
     let batch = BATCH_JOBS_MAX as u64;
     let mut left = jobs;
@@ -86,8 +92,8 @@ pub(crate) async fn fill(
         let mut batches = tokio::task::JoinSet::new();
         for _ in 0..FILLERS {
             let count = left.min(batch);
+            let wanted: Vec<Submission> = (left - count..left).map(&make).collect();
             left -= count;
-            let wanted: Vec<Submission> = (0..count).map(|_| make()).collect();
             let client = client.clone();
             batches.spawn(async move { accepted(client.submit_batch(&wanted).await) });
         }

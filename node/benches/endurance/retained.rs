@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
-use crate::queue::{drained, fill, job, number, one_peer, set, until};
+use crate::queue::{drained, fill, number, one_peer, own, set, until};
 use crate::report::{Report, longest, seconds};
 use crate::sample::{Sample, mib};
 use crate::support::{Cluster, PATIENCE};
@@ -21,8 +21,8 @@ const RESIDENT_MAX: u64 = 3 << 29;
 
 const ABOUT: &str = "\
     Written by `make bench-endurance ONLY=retained`: three peers with an instant engine on \
-    loopback; jobs of 256 bytes are submitted in batches, drawn, and all remembered. A start is \
-    counted from the new process to 200 of `/readyz`.";
+    loopback; jobs of 256 bytes are submitted in batches, drawn, each with a result of its own, \
+    and all remembered. A start is counted from the new process to 200 of `/readyz`.";
 
 pub(crate) async fn measure() {
     let (jobs, short) = extent("JOBS", JOBS);
@@ -31,7 +31,7 @@ pub(crate) async fn measure() {
     let client = cluster.client();
     set(&client, &[("retention.jobs", number(JOBS))]).await;
     let begun = Instant::now();
-    fill(&client, jobs, WAITING_MAX, job).await;
+    fill(&client, jobs, WAITING_MAX, own).await;
     drained(&client).await;
     let elapsed = begun.elapsed();
     let mut report = Report::new("A million retained").about(ABOUT);

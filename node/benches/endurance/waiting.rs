@@ -49,7 +49,7 @@ pub(crate) async fn measure() {
     let clients = clients(&cluster, CLIENTS).await;
     let client = clients[0].clone();
     set(&client, &[("queue.jobs_max", number(JOBS_MAX))]).await;
-    fill(&client, WARM_UP, WARM_UP, job).await;
+    fill(&client, WARM_UP, WARM_UP, |_| job()).await;
     load::run(&clients, Limit::Calls(1), |client| call(client, urgent())).await;
     let (mut empty, mut full) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -59,7 +59,7 @@ pub(crate) async fn measure() {
         pause(&client, false).await;
         drained(&client).await;
         pause(&client, true).await;
-        fill(&client, WAITING, JOBS_MAX, patient).await;
+        fill(&client, WAITING, JOBS_MAX, |_| patient()).await;
         full.push(round(&clients).await);
         pause(&client, false).await;
     }
