@@ -2,6 +2,7 @@
 
 use super::convert;
 use super::error::{refused, unavailable};
+use super::wait::Waits;
 use super::watch::Watch;
 use super::{Gateway, deadline_of};
 use crate::artifacts::FetchError;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use std::sync::Arc;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Bytes of one chunk of an artifact: small enough that other streams of the connection get a turn.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -52,6 +53,18 @@ impl Atelier for Gateway {
                 clock: Arc::clone(&self.clock),
             };
             Ok(watch.events().boxed())
+        })
+        .await
+    }
+
+    type AwaitStream = BoxStream<'static, Result<wire::AwaitReply, Status>>;
+
+    async fn r#await(
+        &self,
+        request: Request<Streaming<wire::AwaitRequest>>,
+    ) -> Result<Response<Self::AwaitStream>, Status> {
+        self.measured("Await", async {
+            Ok(self.waits(request.into_inner().boxed()).answers().boxed())
         })
         .await
     }
@@ -280,6 +293,21 @@ impl Gateway {
             tracing::debug!(api, outcome, reason = status.message(), "call not served");
         }
         result.map(Response::new)
+    }
+
+    /// Waits for the jobs that a stream names.
+    pub(super) fn waits(
+        &self,
+        requests: BoxStream<'static, Result<wire::AwaitRequest, Status>>,
+    ) -> Waits {
+        Waits {
+            requests,
+            lookout: self.lookout.clone(),
+            view: self.log.view(),
+            raft: self.log.status(),
+            draining: self.draining.clone(),
+            clock: Arc::clone(&self.clock),
+        }
     }
 
     async fn job(&self, id: &str) -> Result<wire::Job, Status> {

@@ -28,6 +28,7 @@ pub(crate) mod metrics;
 mod queue;
 mod settings;
 mod submit;
+mod wait;
 mod watch;
 
 use crate::artifacts::Artifacts;

@@ -1,6 +1,7 @@
 //! The gRPC front door over a log that works at once, or fails as it is told.
 
 mod operate;
+mod wait;
 
 use super::*;
 use crate::artifacts::{ArtifactParts, ArtifactSettings};

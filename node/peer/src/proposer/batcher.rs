@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// How long a command waits for company while others are under way.
 const GATHER: Duration = Duration::from_millis(1);
+/// Commands that are company enough: more save little, and these would wait for nothing.
+const GATHER_ENOUGH: usize = 16;
 /// Batches under way. Filled while the log is slow or absent; at the brim commands wait here.
 pub(super) const BATCHES_IN_FLIGHT_MAX: usize = 8;
 
@@ -68,7 +70,8 @@ impl<T> Batcher<T> {
             return Next::Wait(None);
         }
         let waited = now.saturating_sub(oldest.since);
-        if self.in_flight > 0 && waited < GATHER && self.has_room() {
+        let is_alone = self.pending.len() < GATHER_ENOUGH && self.has_room();
+        if self.in_flight > 0 && waited < GATHER && is_alone {
             return Next::Wait(Some(GATHER - waited));
         }
         Next::Send(self.take())

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                    loops ──► ports::Log ──► RaftNode ── members: who belongs to it
-//!                                               │
+//!                                               │ confluence: proposals that meet share an entry
 //!      the others ──► service ──► openraft ◄────┤──── status: metrics as a RaftStatus
 //!                                  │  │  │
 //!            network ◄─────────────┘  │  └──────► apply ──► State::apply ──► view
@@ -23,6 +23,7 @@
 pub mod codec;
 
 mod apply;
+mod confluence;
 mod disk;
 mod handover;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::apply::{Marks, StateMachine};
 use super::codec;
+use super::confluence::Confluence;
 use super::disk::{self, Disks, OwnDisk};
 use super::log_storage::{LogBytes, LogStorage};
 use super::network::NetworkFactory;
@@ -32,6 +33,7 @@ pub struct RaftNode {
 
 pub(super) struct Inner {
     pub(super) raft: Raft,
+    confluence: Confluence,
     pub(super) options: RaftOptions,
     pub(super) status: watch::Receiver<RaftStatus>,
     pub(super) dial: Arc<dyn Dial>,
@@ -101,6 +103,7 @@ impl RaftNode {
         let status = spawn_status(&handle, &raft, &options, watched);
         tracing::info!(node, cluster = options.cluster, address = options.address, "raft started");
         let inner = Inner {
+            confluence: Confluence::start(&handle, raft.clone()),
             raft,
             options,
             status,
@@ -153,12 +156,7 @@ impl RaftNode {
     }
 
     async fn propose_entry(&self, commands: Vec<Command>) -> Result<Proposed, ProposeError> {
-        let count = commands.len();
-        let commands = checked(commands)?;
-        let written = self.inner.raft.client_write(commands).await;
-        let written = written.map_err(propose_error)?;
-        debug_assert_eq!(written.data.len(), count);
-        Ok(Proposed { log_index: LogIndex(written.log_id.index()), replies: written.data })
+        self.inner.confluence.propose(checked(commands)?).await
     }
 }
 
@@ -276,7 +274,7 @@ fn checked(commands: Vec<Command>) -> Result<Commands, ProposeError> {
     Ok(commands)
 }
 
-fn propose_error(
+pub(super) fn propose_error(
     error: RaftError<super::types::TypeConfig, ClientWriteError<super::types::TypeConfig>>,
 ) -> ProposeError {
     match error {

@@ -68,6 +68,8 @@ impl RaftOptions {
             election_timeout_min: self.election_ms_min,
             election_timeout_max: self.election_ms_max,
             enable_pre_vote: Some(true),
+            // Followers get an entry while the leader's own disk still writes it; it counts when both have it.
+            broadcast_submitted_on_append: Some(true),
             // A leader that restarts would lead with a state machine that is behind what it had answered.
             enable_leader_restore: Some(false),
             // A node that lost its disk must not be taken for one that lags.

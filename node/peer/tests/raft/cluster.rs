@@ -9,6 +9,7 @@ use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_client::RaftClient;
 use atelier_state::{JobId, LogIndex, NodeId, Reply, limits};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,6 +68,30 @@ async fn what_no_log_may_hold_is_refused() {
         assert!(matches!(error, ProposeError::Refused(_)), "{error}");
     }
     leader.propose(vec![large(1), large(2)]).await.expect("two fit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_that_meet_share_entries_and_each_has_its_own_replies() {
+    const PROPOSALS: u128 = 300;
+    let cluster = Cluster::three(calm).await;
+    let leader = cluster.node(cluster.leader().await);
+    let before = leader.propose(vec![submit(1)]).await.expect("propose").log_index;
+    // Two commands each, so that a reply which went astray would show.
+    let pair = |number| vec![submit(2 * number), submit(2 * number + 1)];
+    let proposals = (1..=PROPOSALS).map(|number| leader.propose(pair(number)));
+    let mut indexes = BTreeSet::new();
+    for (number, proposed) in (1..).zip(join_all(proposals).await) {
+        let proposed = proposed.expect("propose");
+        let jobs = proposed.replies.iter().map(|reply| match reply {
+            Reply::Submitted { job, log_index, .. } if *log_index == proposed.log_index => job.0,
+            other => panic!("{other:?} at {:?}", proposed.log_index),
+        });
+        assert_eq!(jobs.collect::<Vec<_>>(), [2 * number, 2 * number + 1]);
+        indexes.insert(proposed.log_index);
+    }
+    let (first, last) = (*indexes.first().expect("some"), *indexes.last().expect("some"));
+    assert!(first > before && (indexes.len() as u128) < PROPOSALS / 4, "{} entries", indexes.len());
+    cluster.agree(last).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

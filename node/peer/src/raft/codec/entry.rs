@@ -6,7 +6,7 @@ use crate::raft::types::{Commands, Entry, LogId, Membership, StoredMembership, V
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::entry::Payload;
 use atelier_state::Command;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use openraft::EntryPayload;
 use openraft::impls::leader_id_adv::LeaderId;
 use prost::Message;
@@ -40,6 +40,17 @@ pub(in crate::raft) fn decode_log_id(bytes: Bytes) -> Result<LogId, DecodeError>
 pub(in crate::raft) fn encode_commands(commands: &[Command]) -> Bytes {
     let commands = commands.iter().map(command_to_proto).collect();
     pb::Commands { commands }.encode_to_vec().into()
+}
+
+/// Puts commands of several proposals behind one another. A message followed by another of its kind
+/// is the message of both, so their bytes are put behind one another too.
+pub(in crate::raft) fn join_commands<'a>(several: impl Iterator<Item = &'a Commands>) -> Commands {
+    let (mut encoded, mut all) = (BytesMut::new(), Vec::new());
+    for commands in several {
+        encoded.extend_from_slice(&commands.encoded(encode_commands));
+        all.extend(commands.iter().cloned());
+    }
+    Commands::read_from(encoded.freeze(), all)
 }
 
 fn entry_to_proto(entry: &Entry) -> pb::Entry {

@@ -20,7 +20,7 @@ pub use reply::{reply_from_proto, reply_to_proto};
 
 pub(in crate::raft) use entry::{
     decode_entry, decode_log_id, decode_vote, encode_commands, encode_entry, encode_log_id,
-    encode_vote,
+    encode_vote, join_commands,
 };
 pub(in crate::raft) use rpc::{
     SnapshotHead, Target, append_reply_from_proto, append_reply_to_proto,
