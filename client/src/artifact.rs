@@ -2,7 +2,7 @@
 
 use atelier_proto::client::v1 as wire;
 use tokio::time::{Instant, timeout};
-use tonic::Status;
+use tonic::{Request, Status};
 
 use crate::budget::{Budget, Class, Failure, Kind};
 use crate::choice::Wish;
@@ -74,7 +74,9 @@ impl Client {
         let address = endpoint.address.as_str();
         let failed = |status: Status| Failure::new(address, &status);
         let late = || Failure::timeout(address, self.options().attempt_timeout);
-        let request = wire::GetArtifactRequest { digest: wanted.digest.clone() };
+        let mut request = Request::new(wire::GetArtifactRequest { digest: wanted.digest.clone() });
+        request.set_timeout(budget.left(Instant::now()));
+        let _under_way = self.pool().begin(address);
         let mut rpc = Self::rpc(endpoint);
         let opened = timeout(budget.attempt(Instant::now()), rpc.get_artifact(request)).await;
         let mut chunks = opened.map_err(|_| late())?.map_err(failed)?.into_inner();

@@ -79,6 +79,11 @@ impl Failure {
         Self::new(address, &status)
     }
 
+    /// Whether the cluster looked at the request and decided, so that the outcome is known.
+    fn is_answer(&self) -> bool {
+        !matches!(self.clone().into_error(), Error::Internal { .. })
+    }
+
     /// The error that this refusal is, when it is not tried again.
     pub(crate) fn into_error(self) -> Error {
         let Self { address, code, message, leader, .. } = self;
@@ -184,7 +189,12 @@ impl Budget {
 
     /// How long the next attempt may take.
     pub(crate) fn attempt(&self, now: Instant) -> Duration {
-        self.attempt_timeout.min(self.deadline.saturating_duration_since(now))
+        self.attempt_timeout.min(self.left(now))
+    }
+
+    /// How long the call may take yet.
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        self.deadline.saturating_duration_since(now)
     }
 
     /// Books a failed attempt; says how to go on, or with what error to stop.
@@ -197,6 +207,10 @@ impl Budget {
     ) -> Result<Next, Error> {
         self.book(&failure);
         let next = match failure.class {
+            // That a peer broke down says nothing of an attempt before it, which may be done.
+            Class::Final if self.maybe_done && !failure.is_answer() => {
+                return Err(self.give_up(failure));
+            }
             Class::Final => return Err(failure.into_error()),
             Class::Elsewhere { .. } => {
                 let leader = failure.leader.clone().filter(|leader| self.is_new(leader));
@@ -252,6 +266,7 @@ impl Budget {
             (Kind::Read, true, _) if last.code == Code::DeadlineExceeded => {
                 Error::Deadline { tried }
             }
+            (_, _, Class::Final) => last.into_error(),
             _ => Error::Unavailable { tried, leader: self.leader.take() },
         }
     }
@@ -282,6 +297,7 @@ impl Backoff {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const FULL_JITTER: u64 = u64::MAX - 1;
 
@@ -383,5 +399,70 @@ mod tests {
         let late = now + options.deadline + Duration::from_secs(1);
         let error = budget.spend(failure, late, 1, 0).err();
         assert!(matches!(error, Some(Error::Deadline { .. })), "{error:?}");
+    }
+
+    /// What a peer may say to an attempt, and whether the attempt may have been carried out.
+    const SAID: [(Code, bool); 7] = [
+        (Code::Unavailable, false),
+        (Code::ResourceExhausted, false),
+        (Code::DeadlineExceeded, true),
+        (Code::Cancelled, true),
+        (Code::Internal, false),
+        (Code::InvalidArgument, false),
+        (Code::AlreadyExists, false),
+    ];
+
+    /// Fails attempts as they are said to, on a virtual clock, until the budget ends them.
+    ///
+    /// Returns the attempts, when the last one ended, and the error.
+    fn spent(kind: Kind, said: &[(Code, u64)], options: &Options) -> (usize, Duration, Error) {
+        let begun = Instant::now();
+        let (mut budget, mut now) = (Budget::new(kind, options, begun), begun);
+        for (attempt, (code, took_ms)) in said.iter().cycle().enumerate() {
+            let allowed = budget.attempt(now);
+            assert!(now + allowed <= begun + options.deadline, "no attempt outlives the deadline");
+            now += allowed.min(Duration::from_millis(*took_ms));
+            let failure = failed("a", &Status::new(*code, "as scripted"));
+            match budget.spend(failure, now, 3, *took_ms) {
+                Ok(Next::Elsewhere { pause, .. } | Next::Here { pause }) => now += pause,
+                Err(error) => return (attempt + 1, now - begun, error),
+            }
+        }
+        unreachable!("a cycle of something has no end")
+    }
+
+    proptest! {
+        #[test]
+        fn a_budget_is_never_overspent_and_never_hides_what_may_be_done(
+            said in prop::collection::vec((0_usize..SAID.len(), 0_u64..20_000), 1..40),
+            kind in 0_usize..4,
+        ) {
+            let options = Options::default();
+            let kind = [
+                Kind::Read,
+                Kind::Submit(JobId::from_parts(1, 1)),
+                Kind::Repeatable("purge jobs"),
+                Kind::Change("add the member"),
+            ][kind];
+            let script: Vec<_> = said.iter().map(|(at, ms)| (SAID[*at].0, *ms)).collect();
+            let (attempts, ended, error) = spent(kind, &script, &options);
+            prop_assert!(attempts <= options.retries_max as usize + 1);
+            prop_assert!(ended <= options.deadline);
+
+            let made = said.iter().cycle().take(attempts).map(|(at, _)| SAID[*at]);
+            let maybe_done: Vec<bool> = made.clone().map(|(_, maybe_done)| maybe_done).collect();
+            let before_the_last = &maybe_done[..attempts - 1];
+            let answered = matches!(error, Error::Invalid { .. } | Error::AlreadyExists { .. });
+            let unknown =
+                matches!(error, Error::UnknownOutcome { .. } | Error::UnknownChange { .. });
+            match kind {
+                Kind::Read => prop_assert!(!unknown),
+                _ if answered => prop_assert!(!unknown),
+                _ => prop_assert_eq!(unknown, maybe_done.contains(&true), "{}", error),
+            }
+            if let Kind::Change(_) = kind {
+                prop_assert!(!before_the_last.contains(&true), "it was repeated");
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ use crate::gather::{Gatherer, Unsettled};
 use crate::options::Options;
 use crate::pool::{self, Dial, Endpoint, Pool, Scheme};
 use crate::types::{Accepted, Job, JobId, JobPage, Phase, Status, Submission};
+use crate::wait::Waiter;
 
 /// The generated stub that a call is made on.
 pub(crate) type Rpc = AtelierClient<Channel>;
@@ -43,6 +44,7 @@ struct Shared {
     options: Options,
     pool: Pool,
     gatherer: Gatherer,
+    waiter: Waiter,
     learned: AtomicBool,
     /// When the members are asked for again.
     learn_at: Mutex<Instant>,
@@ -83,8 +85,9 @@ impl Client {
         let pool = Pool::new(endpoints, options.region.clone(), scheme, dial)?;
         let learned = AtomicBool::new(!options.learn_members);
         let learn_at = Mutex::new(Instant::now());
-        let gatherer = Gatherer::default();
-        Ok(Self { shared: Arc::new(Shared { options, pool, gatherer, learned, learn_at }) })
+        let (gatherer, waiter) = (Gatherer::default(), Waiter::default());
+        let shared = Shared { options, pool, gatherer, waiter, learned, learn_at };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The addresses that this client knows by now, given ones first.
@@ -196,6 +199,10 @@ impl Client {
 
     pub(crate) fn options(&self) -> &Options {
         &self.shared.options
+    }
+
+    pub(crate) fn waiter(&self) -> &Waiter {
+        &self.shared.waiter
     }
 
     pub(crate) fn pool(&self) -> &Pool {

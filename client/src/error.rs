@@ -128,13 +128,13 @@ pub enum Error {
         tried: Vec<Tried>,
     },
     /// The peer answered what this client cannot read: their versions differ too much.
-    #[error("the answer cannot be read: {what}")]
+    #[error("the answer cannot be read; compare the versions of client and peer: {what}")]
     Malformed {
         /// Expected and got.
         what: String,
     },
     /// The peer failed inside.
-    #[error("the peer at {address} failed ({code}): {message}")]
+    #[error("the peer at {address} failed, its log says more ({code}): {message}")]
     Internal {
         /// Who.
         address: String,

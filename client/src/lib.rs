@@ -49,6 +49,7 @@ mod queue;
 mod settings;
 mod survey;
 mod types;
+mod wait;
 mod watch;
 
 pub use client::Client;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use atelier_proto::client::v1 as wire;
 use futures_util::Stream;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tonic::{Code, Streaming};
+use tonic::{Code, Request, Streaming};
 
 use crate::budget::{Backoff, Class, Failure};
 use crate::choice::Wish;
@@ -152,14 +152,17 @@ impl Watch {
     async fn open(&mut self) -> Result<(), Error> {
         sleep_until(self.deadline.map_or(self.resume_at, |end| end.min(self.resume_at))).await;
         self.past_deadline()?;
-        let mut wait = self.client.options().attempt_timeout;
-        if let Some(deadline) = self.deadline {
-            wait = wait.min(deadline.saturating_duration_since(Instant::now()));
-        }
+        let left = self.deadline.map(|end| end.saturating_duration_since(Instant::now()));
+        let most = self.client.options().attempt_timeout;
+        let wait = left.map_or(most, |left| left.min(most));
         let mut rpc = Client::rpc(&self.endpoint);
         // Whoever is asked next waits until it has come as far as what was told already.
         let after_index = self.seen.last.as_ref().map_or(0, |seen| seen.log_index);
         let request = wire::WatchRequest { job_id: self.job.to_string(), after_index };
+        let mut request = Request::new(request);
+        if let Some(left) = left {
+            request.set_timeout(left);
+        }
         match timeout(wait, rpc.watch(request)).await {
             Ok(Ok(reply)) => {
                 self.stream = Some(reply.into_inner());

@@ -15,7 +15,7 @@ mod tools;
 
 pub(super) use cluster::{ClusterArgs, ClusterCommand, RecoverArgs};
 pub(super) use member::{Consent, MemberArgs, MemberCommand, PATIENCE_WAIT, StaleArgs};
-pub(super) use tools::{CompletionsArgs, ContextArgs, ContextCommand, DoctorArgs};
+pub(super) use tools::{CompletionsArgs, ContextArgs, ContextCommand, DoctorArgs, TopArgs};
 
 use super::bench::BenchArgs;
 use super::output::Format;
@@ -53,6 +53,7 @@ impl Args {
             Command::Queue(args) => args.output.output,
             Command::Config(args) => args.output.output,
             Command::Status(args) => args.output,
+            Command::Top(args) => args.output.output,
             Command::Bench(args) => args.output.output,
             Command::Cluster(args) => args.output.output,
             Command::Doctor(args) => args.output.output,
@@ -145,6 +146,8 @@ pub(super) enum Command {
     Config(ConfigArgs),
     /// Ask every peer of the cluster how it is
     Status(OutputArgs),
+    /// Watch the whole cluster: its members, its queue, the jobs that are being drawn
+    Top(TopArgs),
     /// Start, compare, hand over, and bring back a cluster
     Cluster(ClusterArgs),
     /// List members of the cluster; add, promote, replace, drain and remove them

@@ -145,7 +145,7 @@ impl From<Error> for Failure {
             Error::Malformed { .. } => Self::new(Exit::Failed, what)
                 .hint("compare `atelier --version` with the version in `atelier status -o json`"),
             Error::Internal { .. } => {
-                Self::new(Exit::Failed, what).hint("the log of that peer says more")
+                Self::new(Exit::Failed, what).hint("`atelier doctor` asks every peer what is wrong")
             }
         };
         Self { leader, ..failure }

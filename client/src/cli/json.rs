@@ -5,10 +5,11 @@
 
 mod operate;
 mod operations;
+mod top;
 
 use std::collections::BTreeMap;
 
-use atelier_client::{Artifact, Event, FailedAttempt, Job, Member, Status, TextToImage};
+use atelier_client::{Artifact, Event, FailedAttempt, Job, Member, Progress, Status, TextToImage};
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -22,6 +23,7 @@ pub(super) use operations::{
     CheckView, ContextView, DoctorView, InitView, SnapshotView, TransferView, VerifiedView,
     VerifyView,
 };
+pub(super) use top::{RatesView, RunningView, TopView};
 
 /// Rises when a field is taken away or changes its meaning.
 const VERSION: u32 = 1;
@@ -77,6 +79,7 @@ pub(super) enum Body {
         seconds: Seconds,
     },
     Status(StatusView),
+    Top(TopView),
     Members {
         members: Vec<MemberView>,
     },
@@ -134,12 +137,19 @@ pub(super) struct Seconds {
 #[derive(Debug, Serialize)]
 pub(super) struct BenchView {
     pub(super) mode: &'static str,
+    /// Jobs of one call; null where each call is one job of its own.
+    pub(super) batch: Option<u32>,
+    /// Calls a second that were asked for; null where each client called as soon as it was answered.
+    pub(super) rate: Option<u32>,
     pub(super) clients: u32,
     pub(super) bytes: u32,
     pub(super) done: u64,
     pub(super) failed: u64,
     pub(super) seconds: f64,
+    /// Calls.
     pub(super) per_second: f64,
+    pub(super) jobs: u64,
+    pub(super) jobs_per_second: f64,
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) max_ms: f64,
@@ -300,14 +310,7 @@ impl From<Body> for Document {
 
 impl Document {
     pub(super) fn event(event: &Event) -> Self {
-        let progress = event.progress.as_ref().map(|at| ProgressView {
-            node: at.node,
-            token: at.token,
-            stage: at.stage.word().to_owned(),
-            step: at.step,
-            steps: at.steps,
-            image: at.image,
-        });
+        let progress = event.progress.as_ref().map(ProgressView::from);
         let job = JobView::from(&event.job);
         Body::Event { job, log_index: event.log_index, progress }.into()
     }
@@ -377,6 +380,19 @@ impl From<&Job> for JobView {
             max_runtime_s: job.max_runtime_s,
             retry_of: job.retry_of.map(|job| job.to_string()),
             parameters: job.parameters.as_ref().map(ParametersView::from),
+        }
+    }
+}
+
+impl From<&Progress> for ProgressView {
+    fn from(at: &Progress) -> Self {
+        Self {
+            node: at.node,
+            token: at.token,
+            stage: at.stage.word().to_owned(),
+            step: at.step,
+            steps: at.steps,
+            image: at.image,
         }
     }
 }

@@ -23,6 +23,7 @@ mod quorum;
 mod status;
 mod submit;
 mod timeline;
+mod top;
 mod wait;
 
 use std::process::ExitCode;
@@ -135,6 +136,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
     if let Command::Demo(args) = command {
         return demo::run(context, args).await;
     }
+    // The live view gives the terminal back first, so it waits for them as well.
+    if let Command::Top(args) = command {
+        return top::run(context, args).await;
+    }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let work = async {
@@ -150,7 +155,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
             Command::Completions(args) => contexts::completions(context, args),
             Command::Member(args) => member::run(context, args.command).await,
             Command::Bench(args) => bench::run(context, args).await,
-            Command::Demo(_) => Ok(Exit::Ok),
+            Command::Demo(_) | Command::Top(_) => Ok(Exit::Ok),
         }
     };
     tokio::select! {

@@ -28,6 +28,11 @@ impl Output {
         Self { format, terminal: std::io::stdout().is_terminal() }
     }
 
+    /// Whether a person looks at it.
+    pub(super) fn is_terminal(self) -> bool {
+        self.terminal
+    }
+
     pub(super) fn is_json(self) -> bool {
         self.format == Format::Json
     }
@@ -77,16 +82,21 @@ impl Output {
             text.push('\n');
             return self.bytes(text.as_bytes());
         }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        // A terminal wraps a long row better than a table that squeezes each column.
-        table.set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(header.iter().map(|name| name.to_uppercase()));
-        for row in rows {
-            table.add_row(row.iter().map(|cell| plain(cell)));
-        }
-        self.line(&table.trim_fmt())
+        self.line(&aligned(header, rows))
     }
+}
+
+/// Rows under a header, each column as wide as its widest cell.
+pub(super) fn aligned(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    // A terminal wraps a long row better than a table that squeezes each column.
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|name| name.to_uppercase()));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell)));
+    }
+    table.trim_fmt()
 }
 
 /// Says something that is no result, on standard error.
@@ -106,7 +116,7 @@ pub(super) fn plain_lines(text: &str) -> String {
 }
 
 /// A time that passed, in its largest unit.
-fn ago(time: Duration) -> String {
+pub(super) fn ago(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..120 => format!("{seconds} s ago"),
         seconds @ 120..7_200 => format!("{} min ago", seconds / 60),

@@ -11,40 +11,53 @@ use super::{Context, PATIENCE_ASK};
 /// `stale` takes what the peers say without a leader for good.
 pub(super) async fn run(context: &Context, stale: bool) -> Result<Exit, Failure> {
     let survey = context.client(PATIENCE_ASK)?.survey().await;
-    let answered = survey.statuses().count();
-    if answered == 0 {
-        let why = survey.answers.iter().filter_map(|one| one.status.as_ref().err());
-        return Err(Failure::new(Exit::Unavailable, "no peer answers")
-            .why(why.map(ToString::to_string).collect::<Vec<_>>())
-            .hint("name other peers with --endpoints URL,… or ATELIER_ENDPOINTS")
-            .hint("`atelier demo` starts a cluster on this machine"));
+    if survey.statuses().next().is_none() {
+        return Err(nobody(&survey));
     }
-    let peers = peers(&survey);
-    let silent: Vec<String> = peers.iter().filter_map(silence).collect();
-    let view = StatusView {
-        leader: survey.leader(),
-        consistent: survey.consistent(),
-        jobs: counts(&survey),
-        peers,
-        cluster: newest(&survey).map(|one| one.cluster.clone()).filter(|name| !name.is_empty()),
-        features: newest(&survey).map(|one| one.features),
-        paused: newest(&survey).map(|one| one.paused),
-        voters: Voters::of(&survey.members).into(),
-        warnings: zone_warning(&survey.members).into_iter().collect(),
+    let view = view(&survey);
+    let exit = match exit(&view) {
+        Exit::Unavailable if stale => Exit::Ok,
+        exit => exit,
     };
-    let all_answered = silent.is_empty();
-    let led = view.leader.is_some();
     if context.output.is_json() {
         context.output.document(&Document::from(Body::Status(view)))?;
     } else {
+        let silent: Vec<String> = view.peers.iter().filter_map(silence).collect();
         print(context, &view, &silent)?;
     }
-    match (led, all_answered) {
-        (false, _) if !stale => Ok(Exit::Unavailable),
-        (false, _) => Ok(Exit::Ok),
-        (true, false) => Ok(Exit::Partial),
-        (true, true) => Ok(Exit::Ok),
+    Ok(exit)
+}
+
+/// Nobody answered: where was looked, and where else to look.
+pub(super) fn nobody(survey: &Survey) -> Failure {
+    let why = survey.answers.iter().filter_map(|one| one.status.as_ref().err());
+    Failure::new(Exit::Unavailable, "no peer answers")
+        .why(why.map(ToString::to_string).collect::<Vec<_>>())
+        .hint("name other peers with --endpoints URL,… or ATELIER_ENDPOINTS")
+        .hint("`atelier demo` starts a cluster on this machine")
+}
+
+/// The cluster as those who answered see it.
+pub(super) fn view(survey: &Survey) -> StatusView {
+    StatusView {
+        leader: survey.leader(),
+        consistent: survey.consistent(),
+        jobs: counts(survey),
+        peers: peers(survey),
+        cluster: newest(survey).map(|one| one.cluster.clone()).filter(|name| !name.is_empty()),
+        features: newest(survey).map(|one| one.features),
+        paused: newest(survey).map(|one| one.paused),
+        voters: Voters::of(&survey.members).into(),
+        warnings: zone_warning(&survey.members).into_iter().collect(),
     }
+}
+
+/// Says to a script whether somebody leads and everybody answered.
+pub(super) fn exit(view: &StatusView) -> Exit {
+    if view.leader.is_none() {
+        return Exit::Unavailable;
+    }
+    if view.peers.iter().all(|peer| peer.answered) { Exit::Ok } else { Exit::Partial }
 }
 
 /// Every member, then every address that answered and is none.
@@ -88,7 +101,7 @@ fn why(survey: &Survey, address: &str) -> String {
     }
 }
 
-fn silence(peer: &PeerView) -> Option<String> {
+pub(super) fn silence(peer: &PeerView) -> Option<String> {
     if peer.answered {
         return None;
     }
@@ -134,7 +147,7 @@ fn print(context: &Context, view: &StatusView, silent: &[String]) -> Result<(), 
     Ok(())
 }
 
-fn arithmetic(view: &StatusView) -> String {
+pub(super) fn arithmetic(view: &StatusView) -> String {
     let VotersView { voters, alive, quorum, tolerates } = view.voters;
     let name = view.cluster.as_ref().map(|name| format!("cluster {name}: ")).unwrap_or_default();
     let features = view.features.filter(|level| *level > 0);

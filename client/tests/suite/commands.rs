@@ -108,6 +108,7 @@ fn help_is_as_recorded() {
         &["config", "undo"],
         &["config", "trail"],
         &["status"],
+        &["top"],
         &["member"],
         &["member", "add"],
         &["member", "remove"],
@@ -379,6 +380,9 @@ fn usage_errors_end_with_two() {
         &["member", "remove", "2", "--yes", "--dry-run"],
         &["bench", "queue"],
         &["bench", "queue", "--yes", "--seconds", "1", "--calls-per-client", "1"],
+        &["bench", "queue", "--yes", "--batch", "2", "--mode", "cycle"],
+        &["bench", "queue", "--yes", "--batch", "1001"],
+        &["top", "--interval", "99ms"],
     ] {
         let output = atelier(args).output().unwrap();
         assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
@@ -483,6 +487,12 @@ fn a_benchmark_tells_what_it_did_and_what_failed() {
             assert!(told[figure].as_f64().unwrap() > 0.0, "{figure}: {told}");
         }
     }
+    let args =
+        [&bench[..], &["--calls-per-client", "2", "--batch", "5", "--rate", "1000"]].concat();
+    let output = run(&peers[0], &args);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    golden("bench.json", &stable(&stdout(&output), &peers));
+    assert_eq!(peers[0].calls("submit_batch"), vec!["5"; 8]);
     let refusal = Act::Refuse(Code::InvalidArgument, "no such tenant", Vec::new());
     peers[1].script("submit", refusal);
     let args = [&bench[..], &["--calls-per-client", "1"]].concat();

@@ -305,6 +305,27 @@ async fn the_time_left_is_passed_on_with_every_attempt() {
 }
 
 #[tokio::test]
+async fn streams_are_told_their_time_as_well() {
+    let (_, peers) = cluster(1);
+    let options = Options {
+        watch_deadline: Some(Duration::from_secs(40)),
+        deadline: Duration::from_secs(20),
+        ..quick()
+    };
+    client(&[&peers[0]], options).generate(&wanted(), |_| {}).await.unwrap();
+    client(&[&peers[0]], quick()).generate(&wanted(), |_| {}).await.unwrap();
+    let told = |method: &str| -> Vec<u64> {
+        let seconds =
+            |told: &String| told.trim_end_matches('u').parse::<u64>().unwrap() / 1_000_000;
+        peers[0].calls(method).iter().map(seconds).collect()
+    };
+    // The one that has no end of its own is told none.
+    assert!(matches!(told("watch-timeout").as_slice(), [30..=40]), "{:?}", told("watch-timeout"));
+    let fetches = told("get_artifact-timeout");
+    assert!(matches!(fetches.as_slice(), [10..=20, 20..=30]), "{fetches:?}");
+}
+
+#[tokio::test]
 async fn submits_go_to_the_leader_once_it_is_known() {
     let (_, peers) = cluster(3);
     let options = Options { learn_members: true, ..quick() };
@@ -358,4 +379,24 @@ async fn reads_go_to_the_own_region_once_it_is_known() {
     // What goes through the log still saves the hop.
     client.submit(&wanted()).await.unwrap();
     assert_eq!(peers[0].calls("submit").len(), 2);
+}
+
+#[tokio::test]
+async fn a_read_goes_past_an_endpoint_that_is_busy() {
+    let (_, peers) = cluster(2);
+    let client = client(&[&peers[0], &peers[1]], quick());
+    let job = client.submit(&wanted()).await.unwrap().job;
+    peers[0].script("get_job", Act::Hang);
+    let hanging = tokio::spawn({
+        let client = client.clone();
+        async move { client.job(job).await }
+    });
+    let begun = Instant::now();
+    while peers[0].calls("get_job").is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the first read was not sent");
+        tokio::task::yield_now().await;
+    }
+    client.job(job).await.unwrap();
+    assert_eq!((peers[0].calls("get_job").len(), peers[1].calls("get_job").len()), (1, 1));
+    hanging.abort();
 }

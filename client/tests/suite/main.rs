@@ -8,5 +8,8 @@ mod demo;
 mod library;
 mod operate;
 mod operations;
+mod shared;
 mod support;
+mod terminal;
 mod tls;
+mod top;

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tonic::transport::ServerTlsConfig;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) artifacts: BTreeMap<String, Vec<u8>>,
     pub(crate) members: Vec<wire::Member>,
     pub(crate) settings: operate::Settings,
+    /// Nobody leads.
+    pub(crate) leaderless: bool,
     /// The phase in which each job ends.
     pub(crate) end: Option<wire::Phase>,
 }
@@ -234,6 +236,14 @@ impl Service {
         }
     }
 
+    /// Books the time that a call was allowed, where it was told one.
+    fn book_timeout<T>(&self, method: &'static str, request: &Request<T>) {
+        if let Some(allowed) = request.metadata().get("grpc-timeout") {
+            let allowed = allowed.to_str().expect("ascii metadata").to_owned();
+            lock(&self.calls).push((method, allowed));
+        }
+    }
+
     async fn hang_if(act: Option<Act>) {
         if let Some(Act::DoAndHang) = act {
             std::future::pending::<()>().await;
@@ -283,10 +293,7 @@ impl Atelier for Service {
         &self,
         request: Request<wire::SubmitRequest>,
     ) -> Result<Response<wire::SubmitReply>, Status> {
-        if let Some(allowed) = request.metadata().get("grpc-timeout") {
-            let allowed = allowed.to_str().expect("ascii metadata").to_owned();
-            lock(&self.calls).push(("submit-timeout", allowed));
-        }
+        self.book_timeout("submit-timeout", &request);
         let act = self.enter("submit", &request.get_ref().job_id).await?;
         let reply = self.accept(request.into_inner());
         Self::hang_if(act).await;
@@ -297,6 +304,7 @@ impl Atelier for Service {
         &self,
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        self.book_timeout("watch-timeout", &request);
         let id = request.into_inner().job_id;
         let act = self.enter("watch", &id).await?;
         let (job, end) = self.find(&id)?;
@@ -312,6 +320,33 @@ impl Atelier for Service {
             }
             Some(Act::EndAfter(most)) => stream::iter(events.take(most)).boxed(),
             _ => stream::iter(events).boxed(),
+        }))
+    }
+
+    type AwaitStream = Events<wire::AwaitReply>;
+
+    /// Ends each job that is named, as [`World::end`] says; scripted by the job's id.
+    async fn r#await(
+        &self,
+        request: Request<Streaming<wire::AwaitRequest>>,
+    ) -> Result<Response<Self::AwaitStream>, Status> {
+        let act = self.enter("await", "").await?;
+        let service = self.clone();
+        let answers = request.into_inner().map(move |asked| {
+            let mut reply = wire::AwaitReply::default();
+            for id in asked?.job_ids {
+                lock(&service.calls).push(("awaited", id.clone()));
+                match service.find(&id) {
+                    Ok((job, end)) => reply.jobs.push(finished(&job, end)),
+                    Err(_) => reply.unknown.push(id),
+                }
+            }
+            Ok(reply)
+        });
+        Ok(Response::new(match act {
+            Some(Act::StallAfter(most)) => answers.take(most).chain(stream::pending()).boxed(),
+            Some(Act::EndAfter(most)) => answers.take(most).boxed(),
+            _ => answers.boxed(),
         }))
     }
 
@@ -349,6 +384,7 @@ impl Atelier for Service {
         &self,
         request: Request<wire::GetArtifactRequest>,
     ) -> Result<Response<Self::GetArtifactStream>, Status> {
+        self.book_timeout("get_artifact-timeout", &request);
         let digest = request.into_inner().digest;
         let act = self.enter("get_artifact", &digest).await?;
         let bytes = match act {
@@ -371,9 +407,11 @@ impl Atelier for Service {
         _: Request<wire::StatusRequest>,
     ) -> Result<Response<wire::StatusReply>, Status> {
         self.enter("status", "").await?;
+        // One lock at a time: a second one in the same expression would wait for the first.
+        let leaderless = lock(&self.world).leaderless;
         Ok(Response::new(wire::StatusReply {
             node: self.node,
-            leader: 1,
+            leader: u64::from(!leaderless),
             term: 3,
             last_log_index: 10,
             commit_index: 9,

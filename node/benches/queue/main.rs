@@ -28,6 +28,10 @@ use rivals::Processes;
 use support::{Cluster, Setup};
 use table::Table;
 
+/// As in the daemon, whose part this program plays too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Clients, and the calls of each. In all less than the jobs that may wait in Atelier's queue.
 const LEVELS: [(usize, u64); 3] = [(1, 1_500), (64, 140), (512, 18)];
 /// For a whole life of a job or a message; nothing is left waiting, so it may go on.
@@ -101,7 +105,7 @@ async fn atelier(table: &mut Table) {
     for (clients, calls) in LEVELS {
         for _ in 0..table.rounds {
             // A fresh one each time: what was accepted waits in its queue.
-            let cluster = Cluster::start(Setup { engine: false, ..Setup::default() });
+            let cluster = Cluster::start(Setup { engine: false, log: "warn", ..Setup::default() });
             let clients = atelier_clients(&cluster, clients).await;
             let syncs = report::syncs_per_second();
             let figures = measure(&clients, calls, |client| async move {
@@ -112,13 +116,13 @@ async fn atelier(table: &mut Table) {
         }
     }
     let program = std::env::current_exe().expect("this program's file");
-    let cluster = Cluster::start(Setup { slots: SLOTS, program, ..Setup::default() });
+    let cluster = Cluster::start(Setup { slots: SLOTS, program, log: "warn", ..Setup::default() });
     for (clients, calls) in CYCLES {
         let clients = atelier_clients(&cluster, clients).await;
         for _ in 0..table.rounds {
             let figures = measure(&clients, calls, |client| async move {
-                let job = client.submit(&job()).await.map_err(|error| error.to_string())?.job;
-                client.finish(job, |_| ()).await.map(drop).map_err(|error| error.to_string())
+                let accepted = client.submit(&job()).await.map_err(|error| error.to_string())?;
+                client.wait(&accepted).await.map(drop).map_err(|error| error.to_string())
             });
             table.add("atelier", Work::Cycle, clients.len(), figures.await, None);
         }

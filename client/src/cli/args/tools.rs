@@ -1,11 +1,15 @@
 //! The arguments of `atelier doctor`, `top`, `completions` and `context`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 use clap_complete::Shell;
 
-use super::OutputArgs;
+use super::{OutputArgs, duration};
+
+/// Reading the whole cluster more often than this costs it more than it tells.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorArgs {
@@ -15,6 +19,27 @@ pub(crate) struct DoctorArgs {
     /// prompts, no secrets
     #[arg(long, value_name = "FILE.tar")]
     pub(crate) bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Between two readings; rates are told of what changed between them
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = interval)]
+    pub(crate) interval: Duration,
+    /// Read twice, print once, and exit as `atelier status` does; so it is, too, where standard
+    /// output is no terminal, and with JSON
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < INTERVAL_MIN {
+        return Err(format!("expected {} ms or more", INTERVAL_MIN.as_millis()));
+    }
+    Ok(interval)
 }
 
 #[derive(Debug, clap::Args)]

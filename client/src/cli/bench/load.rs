@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 /// A bucket is this small a share of its value: what is told of a time is right to 1 in 64.
 const SUB_BUCKETS: u64 = 64;
 /// Powers of two above [`SUB_BUCKETS`] microseconds: an hour and more, the longest call.
@@ -63,6 +65,14 @@ where
         .iter()
         .map(|client| tokio::spawn(one_client(client.clone(), limit, begun, call.clone())))
         .collect();
+    gather(begun, loops).await
+}
+
+/// What one loop has counted.
+pub(crate) type Counted = (Times, BTreeMap<String, u64>);
+
+/// Waits for the loops, and puts together what they have counted.
+pub(crate) async fn gather(begun: Instant, loops: Vec<JoinHandle<Counted>>) -> Figures {
     let (mut times, mut errors) = (Times::default(), BTreeMap::new());
     for one in loops {
         match one.await {
@@ -83,7 +93,7 @@ async fn one_client<C, F>(
     limit: Limit,
     begun: Instant,
     call: impl Fn(Arc<C>) -> F,
-) -> (Times, BTreeMap<String, u64>)
+) -> Counted
 where
     F: Future<Output = Result<(), String>>,
 {
@@ -106,7 +116,8 @@ where
     }
 }
 
-fn count_error(errors: &mut BTreeMap<String, u64>, text: String, count: u64) {
+/// Counts calls that failed with one text.
+pub(crate) fn count_error(errors: &mut BTreeMap<String, u64>, text: String, count: u64) {
     let known = errors.contains_key(&text) || errors.len() < ERRORS_MAX;
     let text = if known { text } else { "other errors".to_owned() };
     *errors.entry(text).or_default() += count;
@@ -128,7 +139,8 @@ impl Default for Times {
 }
 
 impl Times {
-    fn record(&mut self, time: Duration) {
+    /// Counts a call that was answered.
+    pub(crate) fn record(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let last = self.buckets.len() - 1;
         self.buckets[bucket_of(micros).min(last)] += 1;

@@ -1,6 +1,8 @@
 //! `atelier bench queue`: how many jobs a second the cluster takes, and how long each call takes.
 
+mod calls;
 pub(crate) mod load;
+mod pace;
 
 use std::fs::File;
 use std::io::Write;
@@ -8,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atelier_client::{Client, Options, Submission, TextToImage};
+use atelier_client::{BATCH_JOBS_MAX, Client, Options};
 use clap::{Subcommand, ValueEnum, value_parser};
 
 use super::args::{OutputArgs, duration};
@@ -16,14 +18,15 @@ use super::failure::{Exit, Failure};
 use super::json::{BenchView, Body, Document};
 use super::output::note;
 use super::{Context, PATIENCE_CHANGE, PATIENCE_DRAW};
+use calls::{Calls, What};
 use load::{Figures, Limit};
 
-/// Whose the jobs of a benchmark are, so that they are known for what they are.
-const TENANT: &str = "bench";
 /// How long the disk is measured.
 const SYNC_TIME: Duration = Duration::from_secs(1);
 /// Clients at most, and connections.
 const CLIENTS_MAX: i64 = 10_000;
+/// Calls a second at most that may be asked for; more than one machine makes.
+const RATE_MAX: i64 = 1_000_000;
 /// Connections to each peer where nothing is said; further clients share them.
 const CONNECTIONS: u32 = 64;
 
@@ -77,6 +80,19 @@ struct QueueArgs {
     /// What one call is: a job that is accepted, or one that is accepted, drawn and seen to end
     #[arg(long, value_enum, default_value = "submit")]
     mode: Mode,
+    /// Submit so many jobs by each call, as one batch
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "mode",
+        value_parser = value_parser!(u32).range(1..=BATCH_JOBS_MAX as i64)
+    )]
+    batch: Option<u32>,
+    /// Calls a second of all clients together, due whether or not those before are answered; what a
+    /// call takes counts from when it was due, so that a stall is told in full [default: each
+    /// client calls as soon as it is answered]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=RATE_MAX))]
+    rate: Option<u32>,
     /// Where the disk's fdatasync is measured, for comparison
     #[arg(long, default_value = ".", value_name = "DIR")]
     disk: PathBuf,
@@ -92,11 +108,12 @@ enum Mode {
     Cycle,
 }
 
-impl Mode {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Submit => "submit",
-            Self::Cycle => "cycle",
+impl QueueArgs {
+    const fn what(&self) -> What {
+        match (self.batch, self.mode) {
+            (Some(jobs), _) => What::Batch(jobs),
+            (None, Mode::Submit) => What::Submit,
+            (None, Mode::Cycle) => What::Cycle,
         }
     }
 }
@@ -112,11 +129,19 @@ pub(super) async fn run(context: &Context, args: BenchArgs) -> Result<Exit, Fail
     let syncs = tokio::task::spawn_blocking(move || syncs_per_second(&disk));
     let syncs = syncs.await.map_err(anyhow::Error::from)??;
     let clients = clients(context, &args)?;
-    let (bytes, mode) = (args.bytes as usize, args.mode);
-    let figures =
-        load::run(&clients, limit, move |client| async move { call(&client, bytes, mode).await })
-            .await;
-    tell(context, &args, syncs, &figures)
+    let calls = Arc::new(Calls::new(args.what(), args.bytes as usize));
+    let call = {
+        let calls = calls.clone();
+        move |client: Arc<Client>| {
+            let calls = calls.clone();
+            async move { calls.make(&client).await }
+        }
+    };
+    let figures = match args.rate {
+        Some(rate) => pace::run(&clients, limit, rate, call).await,
+        None => load::run(&clients, limit, call).await,
+    };
+    tell(context, &args, syncs, &figures, calls.jobs())
 }
 
 /// Clients that share so many connections to each peer.
@@ -136,19 +161,10 @@ fn client(context: &Context, turn: usize) -> Result<Client, Failure> {
     let options = Options {
         deadline: patience.unwrap_or(PATIENCE_CHANGE),
         watch_deadline: Some(patience.unwrap_or(PATIENCE_DRAW)),
+        region: context.connection.region.clone(),
         ..Options::default()
     };
     Ok(Client::connect(endpoints, options)?)
-}
-
-async fn call(client: &Client, bytes: usize, mode: Mode) -> Result<(), String> {
-    let mut wanted = Submission::new(TextToImage::new("x".repeat(bytes)));
-    wanted.tenant = TENANT.to_owned();
-    let job = client.submit(&wanted).await.map_err(|error| error.to_string())?.job;
-    if mode == Mode::Cycle {
-        client.finish(job, |_| ()).await.map_err(|error| error.to_string())?;
-    }
-    Ok(())
 }
 
 /// Appends and syncs of one small record after another to a plain file.
@@ -169,16 +185,21 @@ fn tell(
     args: &QueueArgs,
     syncs: f64,
     figures: &Figures,
+    jobs: u64,
 ) -> Result<Exit, Failure> {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let view = BenchView {
-        mode: args.mode.word(),
+        mode: args.what().word(),
+        batch: args.batch,
+        rate: args.rate,
         clients: args.clients,
         bytes: args.bytes,
         done: figures.done,
         failed: figures.failed(),
         seconds: figures.elapsed.as_secs_f64(),
         per_second: figures.rate(),
+        jobs,
+        jobs_per_second: jobs as f64 / figures.elapsed.as_secs_f64().max(1e-9),
         p50_ms: ms(figures.times.at(0.5)),
         p99_ms: ms(figures.times.at(0.99)),
         max_ms: ms(figures.times.max()),
@@ -198,6 +219,7 @@ fn tell(
             "done",
             "failed",
             "per_second",
+            "jobs_per_second",
             "p50_ms",
             "p99_ms",
             "max_ms",
@@ -209,6 +231,7 @@ fn tell(
             view.done.to_string(),
             view.failed.to_string(),
             format!("{:.0}", view.per_second),
+            format!("{:.0}", view.jobs_per_second),
             format!("{:.2}", view.p50_ms),
             format!("{:.2}", view.p99_ms),
             format!("{:.2}", view.max_ms),
