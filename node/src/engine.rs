@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use atelier_diffusion::{AnyPipeline, AnyRun, BackendChoice, LoadProgress, Request, StepError};
 use atelier_peer::engine_link::{DrawFailure, DrawOrder, EngineServer, Teller, Told};
-use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, Point, StageTimes};
+use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use bytes::Bytes;
 
 /// Denoise steps where a job leaves them open: what Z-Image-Turbo was distilled to.
@@ -109,15 +109,16 @@ impl Drawing<'_, '_> {
         let begun = Instant::now();
         let mut run = self.pipeline.begin(&request).map_err(refused)?;
         self.spent.encode_us += micros(begun);
-        let mut goes_on = self.step("encode", image, 1, 1);
+        let mut goes_on = self.step("encode", image, (1, 1), None);
         if goes_on && self.resume(image, &mut *run) {
-            goes_on = self.step("denoise", image, run.steps_done(), order.steps as usize);
+            let done = (run.steps_done(), order.steps as usize);
+            goes_on = self.step("denoise", image, done, None);
         }
         while goes_on {
             let start = Instant::now();
             let Some(report) = run.step().map_err(failed)? else { break };
             self.spent.denoise_us += micros(start);
-            goes_on = self.step("denoise", image, report.step, report.steps);
+            goes_on = self.step("denoise", image, (report.step, report.steps), preview(&*run));
             if goes_on && self.is_due(report.step, report.elapsed) {
                 goes_on = (self.tell)(Told::Checkpoint(point(image, &*run)));
             }
@@ -128,7 +129,7 @@ impl Drawing<'_, '_> {
         let start = Instant::now();
         let data = run.decode().map_err(failed)?.to_png().into();
         self.spent.decode_us += micros(start);
-        self.step("decode", image, 1, 1);
+        self.step("decode", image, (1, 1), None);
         let picture = Picture { image, media_type: MEDIA_TYPE.to_owned(), data };
         let mut goes_on = (self.tell)(Told::Picture(picture));
         let next = Point { image: image + 1, step: 0, latents: Bytes::new() };
@@ -159,15 +160,16 @@ impl Drawing<'_, '_> {
         resumed.is_ok()
     }
 
-    fn step(&mut self, stage: &str, image: u32, step: usize, steps: usize) -> bool {
+    fn step(
+        &mut self,
+        stage: &str,
+        image: u32,
+        (step, steps): (usize, usize),
+        preview: Option<Preview>,
+    ) -> bool {
         let (stage, spent) = (stage.to_owned(), self.spent);
-        (self.tell)(Told::Step(EngineStep {
-            stage,
-            image,
-            step: step as u32,
-            steps: steps as u32,
-            spent,
-        }))
+        let (step, steps) = (step as u32, steps as u32);
+        (self.tell)(Told::Step(EngineStep { stage, image, step, steps, spent, preview }))
     }
 
     fn is_due(&self, step: usize, took: Duration) -> bool {
@@ -192,6 +194,12 @@ fn point(image: u32, run: &dyn AnyRun) -> Point {
     let latents = if step == 0 { Vec::new() } else { run.latents() };
     let latents: Vec<u8> = latents.into_iter().flat_map(f32::to_le_bytes).collect();
     Point { image, step, latents: latents.into() }
+}
+
+/// What the picture will be. Made at each step, whether somebody looks or not: it costs less than
+/// a hundredth of a step, and nobody has to tell an engine who is looking.
+fn preview(run: &dyn AnyRun) -> Option<Preview> {
+    Preview::new(run.preview()?.to_png().into())
 }
 
 fn micros(since: Instant) -> u64 {

@@ -4,7 +4,7 @@
 //! reads the requests, so that Stop and the end of the peer are seen while a picture is drawn.
 
 use super::frame::{FrameError, read_frame, write_frame};
-use crate::ports::engine::{EngineInfo, EngineStep, Picture, Point, StageTimes};
+use crate::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
 };
@@ -269,11 +269,19 @@ fn ready_to_wire(info: &EngineInfo) -> wire::Ready {
 fn told_to_wire(work: u64, told: Told) -> Reply {
     match told {
         Told::Step(step) => {
-            let EngineStep { stage, image, step, steps, spent } = step;
+            let EngineStep { stage, image, step, steps, spent, preview } = step;
             let StageTimes { encode_us, denoise_us, decode_us } = spent;
-            let step =
-                wire::Step { work, stage, image, step, steps, encode_us, denoise_us, decode_us };
-            Reply::Step(step)
+            Reply::Step(wire::Step {
+                work,
+                stage,
+                image,
+                step,
+                steps,
+                encode_us,
+                denoise_us,
+                decode_us,
+                preview: Preview::into_bytes(preview),
+            })
         }
         Told::Checkpoint(Point { image, step, latents }) => {
             let point = Some(wire::Point { image, step, latents });

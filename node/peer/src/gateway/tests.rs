@@ -1,6 +1,7 @@
 //! The gRPC front door over a log that works at once, or fails as it is told.
 
 mod operate;
+mod preview;
 
 use super::*;
 use crate::artifacts::{ArtifactParts, ArtifactSettings};
@@ -207,7 +208,7 @@ impl World {
     }
 
     async fn watch(&self, job: &str) -> <Gateway as Atelier>::WatchStream {
-        let request = wire::WatchRequest { job_id: job.to_owned(), after_index: 0 };
+        let request = wire::WatchRequest { job_id: job.to_owned(), ..Default::default() };
         self.gateway.watch(Request::new(request)).await.expect("it is known").into_inner()
     }
 }
@@ -223,6 +224,7 @@ fn step(step: u32) -> EngineStep {
         step,
         steps: 8,
         spent: StageTimes::default(),
+        preview: None,
     }
 }
 

@@ -106,7 +106,14 @@ impl FakeEngine {
                     return Err(failure);
                 }
                 let (stage, steps) = ("denoise".to_owned(), self.steps);
-                let told = EngineStep { stage, image, step, steps, spent: StageTimes::default() };
+                let told = EngineStep {
+                    stage,
+                    image,
+                    step,
+                    steps,
+                    spent: StageTimes::default(),
+                    preview: None,
+                };
                 let _ = events.try_send(EngineEvent::Step(told));
             }
             let data = [b"picture of ", &request.parameters[..], &b"+".repeat(image as usize)];
