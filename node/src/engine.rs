@@ -3,9 +3,9 @@
 //! Owns `atelierd engine`, a child of the peer that speaks frames over standard input and output. It knows
 //! orders and pictures, not jobs or leases. When it dies only this process dies; the peer starts another.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,6 +13,8 @@ use atelier_diffusion::{AnyPipeline, AnyRun, BackendChoice, LoadProgress, Reques
 use atelier_peer::engine_link::{DrawFailure, DrawOrder, EngineServer, Teller, Told};
 use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use bytes::Bytes;
+
+use crate::model::Directory;
 
 /// Denoise steps where a job leaves them open: what Z-Image-Turbo was distilled to.
 const STEPS_DEFAULT: u32 = 8;
@@ -33,14 +35,17 @@ pub(crate) fn run(model: &Path, backend: BackendChoice) -> Result<()> {
         tracing::warn!(%error, "the engine keeps its priority");
     }
     let mut server = EngineServer::new(io::stdout().lock());
-    let pipeline = load(model, backend, &mut server)?;
+    let directory = Directory::look(model)?;
+    let pipeline = load(model, directory.bytes(), backend, &mut server)?;
     let edge = pipeline.config().autoencoder.sample_size;
+    let (name, files) = directory.read()?;
     let info = EngineInfo {
         class: pipeline.class().to_owned(),
-        model: name_of(model)?,
+        model: name,
         default_width: edge,
         default_height: edge,
         default_steps: STEPS_DEFAULT,
+        files: Arc::new(files),
     };
     tracing::info!(model = info.model, class = info.class, "engine ready");
     server.serve(io::stdin(), &info, |order, tell| draw(&pipeline, order, tell))?;
@@ -49,10 +54,10 @@ pub(crate) fn run(model: &Path, backend: BackendChoice) -> Result<()> {
 
 fn load<W: Write>(
     model: &Path,
+    total: u64,
     backend: BackendChoice,
     server: &mut EngineServer<W>,
 ) -> Result<AnyPipeline> {
-    let total = files_below(model)?.iter().map(|(_, bytes)| bytes).sum();
     let (mut before, mut told) = (0, 0);
     let mut component =
         LoadProgress { component: "", tensors: 0, tensors_total: 0, bytes: 0, bytes_total: 0 };
@@ -204,41 +209,4 @@ fn preview(run: &dyn AnyRun) -> Option<Preview> {
 
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
-}
-
-/// A model's name: its directory's, and a digest of everything in it.
-///
-/// Peers whose names are equal draw from equal weights.
-fn name_of(model: &Path) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    for (path, bytes) in files_below(model)? {
-        let name = path.strip_prefix(model).unwrap_or(&path).to_string_lossy().into_owned();
-        hasher.update(name.as_bytes()).update(&[0]).update(&bytes.to_le_bytes());
-        let file = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        hasher.update_reader(file).with_context(|| format!("read {}", path.display()))?;
-    }
-    let directory = model.canonicalize().unwrap_or_else(|_| model.to_owned());
-    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(format!("{name}@{}", &hasher.finalize().to_hex()[..12]))
-}
-
-/// Every file of a model directory with its length, in the order of their paths.
-fn files_below(directory: &Path) -> Result<Vec<(PathBuf, u64)>> {
-    let mut found = Vec::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(folder) = open.pop() {
-        let entries = fs::read_dir(&folder)
-            .with_context(|| format!("read the model directory {}", folder.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            let metadata = fs::metadata(&path)?;
-            if metadata.is_dir() {
-                open.push(path);
-            } else {
-                found.push((path, metadata.len()));
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }

@@ -10,7 +10,7 @@ use crate::view::View;
 use atelier_state::{Command, LogIndex, NodeId};
 use futures_util::future::BoxFuture;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -117,6 +117,7 @@ impl PaperEngine {
             default_width: 128,
             default_height: 128,
             default_steps: PAPER_STEPS,
+            files: Arc::default(),
         };
         Self { state: watch::channel(EngineState::Ready(info)).1, pace }
     }

@@ -5,6 +5,7 @@
 
 use super::patience::Patience;
 use super::process::{Crash, Process};
+use crate::model_files::{FILES_MAX, FileStamp, ModelFile, ModelFiles};
 use crate::parameters::TextToImage;
 use crate::ports::engine::{
     DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
@@ -481,8 +482,18 @@ fn stop_request(work: u64) -> EngineRequest {
 }
 
 fn info_from_wire(ready: wire::Ready) -> EngineInfo {
-    let wire::Ready { class, model, default_width, default_height, default_steps } = ready;
-    EngineInfo { class, model, default_width, default_height, default_steps }
+    let wire::Ready { class, model, default_width, default_height, default_steps, .. } = ready;
+    let files = ready.files.into_iter().take(FILES_MAX).filter_map(file_from_wire).collect();
+    let files = Arc::new(ModelFiles { directory: ready.directory.into(), files });
+    EngineInfo { class, model, default_width, default_height, default_steps, files }
+}
+
+/// None for a file whose digest has another length; such a file is not looked after.
+fn file_from_wire(file: wire::ModelFile) -> Option<ModelFile> {
+    let wire::ModelFile { path, bytes, inode, modified_ns, changed_ns, digest } = file;
+    let digest = digest.as_ref().try_into().ok()?;
+    let stamp = FileStamp { bytes, inode, modified_ns, changed_ns };
+    Some(ModelFile { path: path.into(), stamp, digest })
 }
 
 /// Returns the reply of a frame, for the process.

@@ -4,6 +4,7 @@
 //! reads the requests, so that Stop and the end of the peer are seen while a picture is drawn.
 
 use super::frame::{FrameError, read_frame, write_frame};
+use crate::model_files::{FileStamp, ModelFile};
 use crate::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
@@ -263,7 +264,16 @@ fn ready_to_wire(info: &EngineInfo) -> wire::Ready {
         default_width: info.default_width,
         default_height: info.default_height,
         default_steps: info.default_steps,
+        directory: info.files.directory.to_string_lossy().into_owned(),
+        files: info.files.files.iter().map(file_to_wire).collect(),
     }
+}
+
+fn file_to_wire(file: &ModelFile) -> wire::ModelFile {
+    let FileStamp { bytes, inode, modified_ns, changed_ns } = file.stamp;
+    let path = file.path.to_string_lossy().into_owned();
+    let digest = file.digest.to_vec().into();
+    wire::ModelFile { path, bytes, inode, modified_ns, changed_ns, digest }
 }
 
 fn told_to_wire(work: u64, told: Told) -> Reply {

@@ -164,7 +164,7 @@ fn world() -> World {
         entropy,
         metrics: Arc::new(Metrics::new()),
         upkeep: Arc::new(NoUpkeep),
-        examined: Examined { data: None, engine: None },
+        examined: Examined { data: None, engine: None, model: Arc::default() },
         draining: draining_seen,
         attempts_max: 3,
         acknowledged: AtomicU64::new(0),

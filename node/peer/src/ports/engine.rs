@@ -9,9 +9,11 @@
 //! - pictures come in the order of their index, from the one on at which the work was resumed;
 //! - events are told with `try_send`: a listener that is slow loses steps, never delays them.
 
+use crate::model_files::ModelFiles;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::fmt;
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -209,6 +211,8 @@ pub struct EngineInfo {
     pub default_height: u32,
     /// Used where a job leaves the steps open.
     pub default_steps: u32,
+    /// What the model was loaded from; empty where there are no files.
+    pub files: Arc<ModelFiles>,
 }
 
 /// Why nothing was drawn.

@@ -202,6 +202,7 @@ async fn pictures_and_steps_come_from_the_child() {
         steps.push((step.step, step.steps));
     }
     assert_eq!(steps, [(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(link.ready().await.files, info().files, "what was loaded is told");
     // What was left open is the model's to say.
     let text = link.draw("open", 0).await.unwrap().remove(0).data;
     assert_eq!(text, "open 64x64 4 seed 7");

@@ -1,6 +1,7 @@
 //! An engine that draws by sleeping, for the tests of the loops.
 
 use crate::support::ms;
+use atelier_peer::model_files::{FileStamp, ModelFile, ModelFiles};
 use atelier_peer::parameters::TextToImage;
 use atelier_peer::ports::engine::{
     DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
@@ -33,6 +34,14 @@ pub fn info() -> EngineInfo {
         default_width: 64,
         default_height: 64,
         default_steps: 4,
+        files: Arc::new(ModelFiles {
+            directory: "/models/none".into(),
+            files: vec![ModelFile {
+                path: "vae/weights".into(),
+                stamp: FileStamp { bytes: 1, inode: 2, modified_ns: 3, changed_ns: 4 },
+                digest: [5; 32],
+            }],
+        }),
     }
 }
 
