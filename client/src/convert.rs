@@ -13,8 +13,8 @@ use atelier_proto::client::v1 as wire;
 
 use crate::error::Error;
 use crate::types::{
-    Accepted, Artifact, Event, Job, JobId, JobPage, Member, Phase, Progress, Role, Stage, Status,
-    Submission, TextToImage,
+    Accepted, Artifact, Event, Job, JobId, JobPage, Member, Phase, Preview, Progress, Role, Stage,
+    Status, Submission, TextToImage,
 };
 
 pub(crate) use queue::{batch_outcomes, purged, queue_stats};
@@ -135,7 +135,9 @@ pub(crate) fn job_page(reply: wire::ListJobsReply) -> Result<JobPage, Error> {
 pub(crate) fn event(event: wire::JobEvent) -> Result<Event, Error> {
     let told = event.job.ok_or_else(|| malformed("expected a job in an event, got none".into()))?;
     let progress = event.progress.map(progress);
-    Ok(Event { job: job(told)?, log_index: event.log_index, progress })
+    let preview = Some(event.preview).filter(|png| !png.is_empty());
+    let preview = preview.map(|png| Preview { png: png.into() });
+    Ok(Event { job: job(told)?, log_index: event.log_index, progress, preview })
 }
 
 fn progress(progress: wire::Progress) -> Progress {

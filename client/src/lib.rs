@@ -61,8 +61,8 @@ pub use survey::{Answer, Survey};
 pub use types::{
     Accepted, Artifact, Author, BatchOutcome, BatchRefusal, Event, Examination, FailedAttempt,
     Finding, FindingLevel, Job, JobId, JobPage, MarkDigest, Member, MemberUpdate, NodeId,
-    ParseJobIdError, Phase, PriorityStats, Progress, Purged, QueueStats, RefusalKind, Replacement,
-    Role, Setting, SettingChange, SettingValue, Settings, SettingsVersion, Snapshot, Stage, Status,
-    Submission, TenantStats, TextToImage, TrailRecord,
+    ParseJobIdError, Phase, Preview, PriorityStats, Progress, Purged, QueueStats, RefusalKind,
+    Replacement, Role, Setting, SettingChange, SettingValue, Settings, SettingsVersion, Snapshot,
+    Stage, Status, Submission, TenantStats, TextToImage, TrailRecord,
 };
 pub use watch::Watch;

@@ -20,6 +20,9 @@ pub struct Options {
     /// After so long without news a watch is opened anew on the next endpoint, 10 s: a peer cut
     /// off from the others keeps its connection to us and learns nothing.
     pub watch_silence: Duration,
+    /// Whether watches are told of previews, [`crate::Event::preview`]. No. Who asks for them reads
+    /// every watch on, or drops it: previews that wait for their reader fill the connection.
+    pub previews: bool,
     /// Repeats of one call at most, beyond the first attempt. 64. A watch is not bound by it.
     pub retries_max: u32,
     /// The first pause before a repeat is at most this. 50 ms.
@@ -52,6 +55,7 @@ impl Default for Options {
             deadline: Duration::from_secs(30),
             watch_deadline: None,
             watch_silence: Duration::from_secs(10),
+            previews: false,
             retries_max: 64,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),

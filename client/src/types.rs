@@ -301,6 +301,24 @@ pub struct Event {
     pub log_index: u64,
     /// Absent before an attempt's first step.
     pub progress: Option<Progress>,
+    /// What the picture of [`Self::progress`] will be; only where [`crate::Options::previews`] asks
+    /// for it. Told once, with the first event of its step; a watch that is slow misses some.
+    pub preview: Option<Preview>,
+}
+
+/// A small picture of what a picture will be: its colours and shapes, not its details. For display
+/// only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// A PNG of an eighth of the picture's size.
+    pub png: Vec<u8>,
+}
+
+impl fmt::Debug for Preview {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Pixels belong into no log.
+        write!(out, "Preview({} bytes)", self.png.len())
+    }
 }
 
 /// What one peer says of itself and of the cluster.

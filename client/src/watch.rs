@@ -158,7 +158,8 @@ impl Watch {
         let mut rpc = Client::rpc(&self.endpoint);
         // Whoever is asked next waits until it has come as far as what was told already.
         let after_index = self.seen.last.as_ref().map_or(0, |seen| seen.log_index);
-        let request = wire::WatchRequest { job_id: self.job.to_string(), after_index };
+        let (job_id, previews) = (self.job.to_string(), self.client.options().previews);
+        let request = wire::WatchRequest { job_id, after_index, previews };
         let mut request = Request::new(request);
         if let Some(left) = left {
             request.set_timeout(left);
@@ -235,25 +236,30 @@ impl Seen {
     ///
     /// A peer that lags tells of an older log: dropped. Progress goes round the log, so it is
     /// ordered by token, image, stage and step instead; what a peer no longer knows, or does not
-    /// know yet, is filled in from what was seen of the same attempt.
+    /// know yet, is filled in from what was seen of the same attempt. A preview belongs to the step
+    /// that it came with.
     fn admit(&mut self, mut event: Event) -> Option<Event> {
         let Some(last) = &self.last else {
-            self.last = Some(event.clone());
-            return Some(event);
+            return Some(self.keep(event));
         };
         if event.log_index < last.log_index && !event.job.phase.is_terminal() {
             return None;
         }
         let seen = last.progress.as_ref().filter(|seen| seen.token >= event.job.token);
         if seen.map(rank) > event.progress.as_ref().map(rank) {
-            event.progress = seen.cloned();
+            (event.progress, event.preview) = (seen.cloned(), None);
         }
         if event.job == last.job && event.progress == last.progress {
             return None;
         }
         event.log_index = event.log_index.max(last.log_index);
+        Some(self.keep(event))
+    }
+
+    fn keep(&mut self, mut event: Event) -> Event {
+        let preview = event.preview.take();
         self.last = Some(event.clone());
-        Some(event)
+        Event { preview, ..event }
     }
 }
 
@@ -265,7 +271,7 @@ fn rank(progress: &Progress) -> (u64, u32, &crate::types::Stage, u32) {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
-    use crate::types::{Job, Phase, Stage};
+    use crate::types::{Job, Phase, Preview, Stage};
 
     fn event(log_index: u64, phase: Phase, token: u64, step: Option<u32>) -> Event {
         let job = Job {
@@ -301,7 +307,7 @@ mod tests {
             denoise: Duration::ZERO,
             decode: Duration::ZERO,
         });
-        Event { job, log_index, progress }
+        Event { job, log_index, progress, preview: None }
     }
 
     /// Feeds events and returns the steps of those that came through.
@@ -352,6 +358,24 @@ mod tests {
                 (Phase::Leased, Some(1)),
             ],
         );
+    }
+
+    #[test]
+    fn a_preview_comes_with_its_step_alone() {
+        let step = |step| {
+            let preview = Some(Preview { png: vec![step as u8] });
+            Event { preview, ..event(9, Phase::Leased, 7, Some(step)) }
+        };
+        let mut seen = Seen::default();
+        let told = seen.admit(step(3)).unwrap();
+        assert_eq!(told.preview, Some(Preview { png: vec![3] }));
+        assert_eq!(seen.admit(step(3)), None, "nothing is told twice");
+        assert_eq!(seen.admit(step(2)), None, "an older step says nothing new");
+        assert_eq!(seen.admit(step(4)).unwrap().preview, Some(Preview { png: vec![4] }));
+        // Another peer still tells of an older step, together with the job's end.
+        let ended = Event { preview: step(2).preview, ..event(10, Phase::Succeeded, 7, Some(2)) };
+        let told = seen.admit(ended).unwrap();
+        assert_eq!((told.progress.unwrap().step, told.preview), (4, None));
     }
 
     #[test]

@@ -3,16 +3,18 @@
 //! Owns `atelierd engine`, a child of the peer that speaks frames over standard input and output. It knows
 //! orders and pictures, not jobs or leases. When it dies only this process dies; the peer starts another.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use atelier_diffusion::{AnyPipeline, AnyRun, BackendChoice, LoadProgress, Request, StepError};
 use atelier_peer::engine_link::{DrawFailure, DrawOrder, EngineServer, Teller, Told};
-use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, Point, StageTimes};
+use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use bytes::Bytes;
+
+use crate::model::Directory;
 
 /// Denoise steps where a job leaves them open: what Z-Image-Turbo was distilled to.
 const STEPS_DEFAULT: u32 = 8;
@@ -33,14 +35,17 @@ pub(crate) fn run(model: &Path, backend: BackendChoice) -> Result<()> {
         tracing::warn!(%error, "the engine keeps its priority");
     }
     let mut server = EngineServer::new(io::stdout().lock());
-    let pipeline = load(model, backend, &mut server)?;
+    let directory = Directory::look(model)?;
+    let pipeline = load(model, directory.bytes(), backend, &mut server)?;
     let edge = pipeline.config().autoencoder.sample_size;
+    let (name, files) = directory.read()?;
     let info = EngineInfo {
         class: pipeline.class().to_owned(),
-        model: name_of(model)?,
+        model: name,
         default_width: edge,
         default_height: edge,
         default_steps: STEPS_DEFAULT,
+        files: Arc::new(files),
     };
     tracing::info!(model = info.model, class = info.class, "engine ready");
     server.serve(io::stdin(), &info, |order, tell| draw(&pipeline, order, tell))?;
@@ -49,10 +54,10 @@ pub(crate) fn run(model: &Path, backend: BackendChoice) -> Result<()> {
 
 fn load<W: Write>(
     model: &Path,
+    total: u64,
     backend: BackendChoice,
     server: &mut EngineServer<W>,
 ) -> Result<AnyPipeline> {
-    let total = files_below(model)?.iter().map(|(_, bytes)| bytes).sum();
     let (mut before, mut told) = (0, 0);
     let mut component =
         LoadProgress { component: "", tensors: 0, tensors_total: 0, bytes: 0, bytes_total: 0 };
@@ -109,15 +114,16 @@ impl Drawing<'_, '_> {
         let begun = Instant::now();
         let mut run = self.pipeline.begin(&request).map_err(refused)?;
         self.spent.encode_us += micros(begun);
-        let mut goes_on = self.step("encode", image, 1, 1);
+        let mut goes_on = self.step("encode", image, (1, 1), None);
         if goes_on && self.resume(image, &mut *run) {
-            goes_on = self.step("denoise", image, run.steps_done(), order.steps as usize);
+            let done = (run.steps_done(), order.steps as usize);
+            goes_on = self.step("denoise", image, done, None);
         }
         while goes_on {
             let start = Instant::now();
             let Some(report) = run.step().map_err(failed)? else { break };
             self.spent.denoise_us += micros(start);
-            goes_on = self.step("denoise", image, report.step, report.steps);
+            goes_on = self.step("denoise", image, (report.step, report.steps), preview(&*run));
             if goes_on && self.is_due(report.step, report.elapsed) {
                 goes_on = (self.tell)(Told::Checkpoint(point(image, &*run)));
             }
@@ -128,7 +134,7 @@ impl Drawing<'_, '_> {
         let start = Instant::now();
         let data = run.decode().map_err(failed)?.to_png().into();
         self.spent.decode_us += micros(start);
-        self.step("decode", image, 1, 1);
+        self.step("decode", image, (1, 1), None);
         let picture = Picture { image, media_type: MEDIA_TYPE.to_owned(), data };
         let mut goes_on = (self.tell)(Told::Picture(picture));
         let next = Point { image: image + 1, step: 0, latents: Bytes::new() };
@@ -159,15 +165,16 @@ impl Drawing<'_, '_> {
         resumed.is_ok()
     }
 
-    fn step(&mut self, stage: &str, image: u32, step: usize, steps: usize) -> bool {
+    fn step(
+        &mut self,
+        stage: &str,
+        image: u32,
+        (step, steps): (usize, usize),
+        preview: Option<Preview>,
+    ) -> bool {
         let (stage, spent) = (stage.to_owned(), self.spent);
-        (self.tell)(Told::Step(EngineStep {
-            stage,
-            image,
-            step: step as u32,
-            steps: steps as u32,
-            spent,
-        }))
+        let (step, steps) = (step as u32, steps as u32);
+        (self.tell)(Told::Step(EngineStep { stage, image, step, steps, spent, preview }))
     }
 
     fn is_due(&self, step: usize, took: Duration) -> bool {
@@ -194,43 +201,12 @@ fn point(image: u32, run: &dyn AnyRun) -> Point {
     Point { image, step, latents: latents.into() }
 }
 
+/// What the picture will be. Made at each step, whether somebody looks or not: it costs less than
+/// a hundredth of a step, and nobody has to tell an engine who is looking.
+fn preview(run: &dyn AnyRun) -> Option<Preview> {
+    Preview::new(run.preview()?.to_png().into())
+}
+
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
-}
-
-/// A model's name: its directory's, and a digest of everything in it.
-///
-/// Peers whose names are equal draw from equal weights.
-fn name_of(model: &Path) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    for (path, bytes) in files_below(model)? {
-        let name = path.strip_prefix(model).unwrap_or(&path).to_string_lossy().into_owned();
-        hasher.update(name.as_bytes()).update(&[0]).update(&bytes.to_le_bytes());
-        let file = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        hasher.update_reader(file).with_context(|| format!("read {}", path.display()))?;
-    }
-    let directory = model.canonicalize().unwrap_or_else(|_| model.to_owned());
-    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(format!("{name}@{}", &hasher.finalize().to_hex()[..12]))
-}
-
-/// Every file of a model directory with its length, in the order of their paths.
-fn files_below(directory: &Path) -> Result<Vec<(PathBuf, u64)>> {
-    let mut found = Vec::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(folder) = open.pop() {
-        let entries = fs::read_dir(&folder)
-            .with_context(|| format!("read the model directory {}", folder.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            let metadata = fs::metadata(&path)?;
-            if metadata.is_dir() {
-                open.push(path);
-            } else {
-                found.push((path, metadata.len()));
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }

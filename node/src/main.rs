@@ -6,6 +6,7 @@
 
 mod cli;
 mod engine;
+mod model;
 mod recover;
 
 use anyhow::{Context, Result};

@@ -181,8 +181,12 @@ pub(super) struct GenerateArgs {
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
     pub(super) wanted: JobOptions,
+    /// File that shows what the picture will be while it is drawn: small, rewritten as the drawing
+    /// goes on, whole at any moment
+    #[arg(long, value_name = "FILE")]
+    pub(super) preview: Option<PathBuf>,
     /// Do not wait: print the job's id as soon as the cluster holds it
-    #[arg(long = "async", conflicts_with = "output")]
+    #[arg(long = "async", conflicts_with_all = ["output", "preview"])]
     pub(super) no_wait: bool,
 }
 

@@ -3,11 +3,11 @@
 //! Two accounts are put side by side: what each peer finds out about itself and its way to the
 //! others, and what is seen from here: round trips, clocks, versions, models, the arithmetic.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use atelier_client::{Examination, FindingLevel, Member, Role, Status, Survey};
+use atelier_client::{Examination, FindingLevel, Member, Status, Survey};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -160,16 +160,31 @@ fn of_the_cluster(survey: &Survey) -> Vec<CheckView> {
     let versions: BTreeSet<_> = statuses.iter().map(|one| one.version.as_str()).collect();
     let several = "finish the upgrade: restart the older ones under the newest version";
     checks.push(agreement("version", &versions, several));
-    let draws = |member: &&Member| member.slots > 0 && member.role == Role::Voter;
-    let models: BTreeSet<_> =
-        survey.members.iter().filter(draws).map(|member| member.model.as_str()).collect();
-    checks.push(agreement("model", &models, "give every peer the same model directory"));
+    checks.push(models(&survey.members));
     if survey.consistent() == Some(false) {
         let found = "peers at the same entry have different states".to_owned();
         let fix = "keep all disks; `atelier cluster verify` says which peer differs";
         checks.push(check("state", FindingLevel::Fail, found, fix));
     }
     checks
+}
+
+/// Compares what the members draw from. Models of several names are a choice; one name for several
+/// models is a mistake, since the same job then gives other pictures on other peers.
+fn models(members: &[Member]) -> CheckView {
+    let mut nodes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for member in members.iter().filter(|member| member.slots > 0) {
+        nodes.entry(&member.model).or_default().push(member.node.to_string());
+    }
+    let names: BTreeSet<_> = nodes.keys().map(|model| model.split('@').next()).collect();
+    let fix = "give every peer the same model directory";
+    if names.len() == nodes.len() {
+        return agreement("model", &nodes.into_keys().collect(), fix);
+    }
+    let each = nodes.iter().map(|(model, nodes)| format!("{model} on {}", nodes.join(", ")));
+    let found = format!("the same name, other files: {}", each.collect::<Vec<_>>().join("; "));
+    let fix = format!("{fix}, then restart those that differ");
+    check(None, "model", FindingLevel::Fail, found, &fix)
 }
 
 fn agreement(name: &str, values: &BTreeSet<&str>, fix: &str) -> CheckView {
@@ -323,5 +338,40 @@ mod tests {
         assert_eq!(told(&visit(Err("refused".to_owned()), 0)), [pair("answers", "fail")]);
         let other = Examination { node: 3, ..examination(Vec::new()) };
         assert_eq!(told(&visit(Ok(other), 0)), [pair("answers", "fail")]);
+    }
+
+    fn member(node: u64, model: &str) -> Member {
+        Member {
+            node,
+            address: format!("http://peer-{node}:7861"),
+            role: atelier_client::Role::Voter,
+            leader: node == 1,
+            alive: true,
+            slots: 1,
+            leases: 0,
+            engine: String::new(),
+            model: model.to_owned(),
+            matched_index: None,
+            witness: false,
+            draining: false,
+            labels: BTreeMap::new(),
+            features: 2,
+        }
+    }
+
+    #[test]
+    fn one_name_for_several_models_is_a_failure_and_says_where() {
+        let check = |all: &[&str]| {
+            let members: Vec<_> =
+                all.iter().enumerate().map(|(at, model)| member(at as u64 + 1, model)).collect();
+            let CheckView { level, found, .. } = models(&members);
+            (level, found)
+        };
+        assert_eq!(check(&["toy@a", "toy@a"]), ("ok", "toy@a everywhere".to_owned()));
+        assert_eq!(check(&["toy@a", "real@a"]), ("warn", "2 of them: real@a, toy@a".to_owned()));
+        let found = "the same name, other files: toy@a on 1, 3; toy@b on 2".to_owned();
+        assert_eq!(check(&["toy@a", "toy@b", "toy@a"]), ("fail", found));
+        let idle = Member { slots: 0, ..member(3, "") };
+        assert_eq!(models(&[member(1, "toy@a"), idle]).level, "ok");
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use atelier_client::Image;
+use atelier_client::{Image, Preview};
 
 /// Writes each image under its name, replacing what was there, and returns the names.
 ///
@@ -14,14 +14,22 @@ use atelier_client::Image;
 pub(super) fn write(output: &Path, images: &[Image]) -> anyhow::Result<Vec<PathBuf>> {
     let paths: Vec<_> = (0..images.len()).map(|at| numbered(output, at, images.len())).collect();
     for (path, image) in paths.iter().zip(images) {
-        write_one(path, &image.bytes)
+        write_one(path, &image.bytes, true)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(paths)
 }
 
+/// Writes a preview, replacing the one before. It need not outlive a power cut.
+///
+/// # Errors
+/// When the file cannot be written; it is as it was.
+pub(super) fn write_preview(path: &Path, preview: &Preview) -> anyhow::Result<()> {
+    write_one(path, &preview.png, false).with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Beside its place first and then renamed, so that a reader never sees half a picture.
-fn write_one(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+fn write_one(path: &Path, bytes: &[u8], durable: bool) -> anyhow::Result<()> {
     let mut builder = tempfile::Builder::new();
     // Readable as any other new file: the process's mask takes away what it should.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
@@ -30,7 +38,9 @@ fn write_one(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let made = builder.tempfile_in(directory(path));
     let mut file = made.map_err(|error| std::io::Error::from(error.kind()))?;
     file.as_file_mut().write_all(bytes)?;
-    file.as_file().sync_all()?;
+    if durable {
+        file.as_file().sync_all()?;
+    }
     file.persist(path).map_err(|failed| failed.error)?;
     Ok(())
 }
@@ -61,6 +71,19 @@ fn numbered(output: &Path, at: usize, images: usize) -> PathBuf {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preview_replaces_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("preview.png");
+        for png in [b"first".to_vec(), b"second".to_vec()] {
+            write_preview(&path, &Preview { png: png.clone() }).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), png);
+        }
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
+        let nowhere = folder.path().join("missing/preview.png");
+        assert!(write_preview(&nowhere, &Preview { png: Vec::new() }).is_err());
+    }
 
     #[test]
     fn several_images_are_numbered_before_the_extension() {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atelier_client::{Client, Entropy, Generated, Job, Submission, TextToImage};
+use atelier_client::{Client, Entropy, Generated, Job, Preview, Submission, TextToImage};
 use tokio::time::Instant;
 
 use super::Context;
@@ -19,7 +19,10 @@ use super::timeline::Timeline;
 const STDOUT: &str = "-";
 
 pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, Failure> {
-    let client = context.patient_client()?;
+    let client = match &args.preview {
+        None => context.patient_client()?,
+        Some(_) => context.previewing_client()?,
+    };
     let submission = submission(&args.prompt, &args.wanted);
     context.say_on_interrupt(format!("submit it again with --job-id {}", submission.job));
     if args.no_wait {
@@ -33,6 +36,7 @@ pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, F
     if let Some(output) = &args.output {
         check_output(output)?;
     }
+    let mut previews = args.preview.map(Previews::to).transpose()?;
     let mut timeline = Timeline::new(Instant::now());
     let mut progress = Progress::new();
     progress.say(&format!("submitting job {}", submission.job));
@@ -42,12 +46,41 @@ pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, F
         .finish(accepted.job, |event| {
             timeline.observe(event, Instant::now());
             progress.tell(event);
+            if let (Some(previews), Some(preview)) = (&mut previews, &event.preview) {
+                previews.show(preview);
+            }
         })
         .await?;
     let images = client.fetch(&job).await?;
     drop(progress);
     let timeline = timeline.finish(Instant::now());
     deliver(context, args.output, &Generated { accepted, job, images }, Some(&timeline))
+}
+
+/// The file that shows what the picture will be.
+struct Previews {
+    file: PathBuf,
+    failed: bool,
+}
+
+impl Previews {
+    fn to(file: PathBuf) -> Result<Self, Failure> {
+        if file == Path::new(STDOUT) {
+            let what = "previews do not fit into standard output; use --preview FILE";
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        check_output(&file)?;
+        Ok(Self { file, failed: false })
+    }
+
+    /// Writes the newest one. What cannot be written is told once: the picture comes all the same.
+    fn show(&mut self, preview: &Preview) {
+        if let Err(error) = files::write_preview(&self.file, preview)
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            note(&format!("no preview is shown: {error:#}"));
+        }
+    }
 }
 
 /// Refuses a place for pictures that cannot be one, before anything is drawn for it.

@@ -66,12 +66,21 @@ impl Context {
 
     /// A client for a picture: its calls go through the log, its watch takes as long as drawing.
     fn patient_client(&self) -> Result<Client, Failure> {
+        self.client_with(self.patience())
+    }
+
+    /// As [`Context::patient_client`], and it is told of previews.
+    fn previewing_client(&self) -> Result<Client, Failure> {
+        self.client_with(Options { previews: true, ..self.patience() })
+    }
+
+    fn patience(&self) -> Options {
         let timeout = self.connection.timeout;
-        self.client_with(Options {
+        Options {
             deadline: timeout.unwrap_or(PATIENCE_CHANGE),
             watch_deadline: Some(timeout.unwrap_or(PATIENCE_DRAW)),
             ..Options::default()
-        })
+        }
     }
 
     /// A client that asks one peer alone, once.

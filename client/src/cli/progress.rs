@@ -152,7 +152,7 @@ mod tests {
             denoise: Duration::ZERO,
             decode: Duration::ZERO,
         });
-        Event { job, log_index: 1, progress }
+        Event { job, log_index: 1, progress, preview: None }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use atelier_proto::client::v1 as wire;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
-use super::support::{Act, Peer, cluster, lock, nobody, picture, unavailable};
+use super::support::{Act, Peer, cluster, lock, nobody, picture, preview, unavailable};
 
 pub(crate) const JOB: &str = "01K9ZJ4Q4Y8V0N5T2M7R3X6B1C";
 const OTHER_JOB: &str = "01K9ZJ4Q4Y8V0N5T2M7R3X6B1D";
@@ -181,6 +181,25 @@ fn tables_are_tab_separated_in_a_pipe() {
         .map(|args| stable(&stdout(&run(&peers[0], args)), &peers))
         .collect();
     golden("tables.txt", &text);
+}
+
+#[test]
+fn generate_shows_what_the_picture_will_be() {
+    let (_world, peers) = cluster(1);
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (cat, shown) = (place("cat.png"), place("shown.png"));
+    let output = run(&peers[0], &["generate", "a cat", "-o", &cat, "--preview", &shown]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(std::fs::read(&cat).unwrap(), picture(0));
+    assert_eq!(std::fs::read(&shown).unwrap(), preview(3), "the last one");
+    assert_eq!(names(directory.path()), ["cat.png", "shown.png"]);
+    // What cannot be shown is told once, and costs no picture.
+    let output = run(&peers[0], &["generate", "a cat", "-o", &cat, "--preview", "/proc/shown.png"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(stderr(&output).matches("no preview is shown").count(), 1, "{}", stderr(&output));
+    let output = run(&peers[0], &["generate", "a cat", "-o", &cat, "--preview", "-"]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
 }
 
 #[test]

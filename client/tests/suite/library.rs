@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use atelier_client::{
-    Artifact, ArtifactError, Client, Error, GenerateError, JobId, Options, Phase, Stage,
+    Artifact, ArtifactError, Client, Error, Event, GenerateError, JobId, Options, Phase, Stage,
 };
 use atelier_proto::client::v1 as wire;
 use tonic::Code;
 
-use super::support::{Act, Peer, cluster, lock, nobody, picture, quick, unavailable, wanted};
+use super::support::{
+    Act, Peer, cluster, lock, nobody, picture, preview, quick, unavailable, wanted,
+};
 
 fn client(peers: &[&Peer], options: Options) -> Client {
     Client::connect(peers.iter().map(|peer| &peer.address), options).unwrap()
@@ -134,6 +136,24 @@ async fn a_watch_outlives_its_peer_and_tells_nothing_twice() {
     ];
     assert_eq!(told, expected);
     assert_eq!(peers[1].calls("watch"), [job.to_string()]);
+}
+
+#[tokio::test]
+async fn previews_come_where_they_are_asked_for() {
+    let (_, peers) = cluster(1);
+    let shown = async |options| {
+        let client = client(&[&peers[0]], options);
+        let job = client.submit(&wanted()).await.unwrap().job;
+        let mut shown = Vec::new();
+        let tell = |event: &Event| {
+            shown.extend(event.preview.clone().map(|preview| preview.png));
+        };
+        client.finish(job, tell).await.unwrap();
+        shown
+    };
+    assert_eq!(shown(quick()).await, Vec::<Vec<u8>>::new());
+    let options = Options { previews: true, ..quick() };
+    assert_eq!(shown(options).await, [1, 2, 3].map(preview));
 }
 
 #[tokio::test]

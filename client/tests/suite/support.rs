@@ -170,7 +170,12 @@ pub(crate) fn picture(image: u32) -> Vec<u8> {
     bytes
 }
 
-/// The life of a job, as a peer tells it.
+/// What a peer shows after a step.
+pub(crate) fn preview(step: u32) -> Vec<u8> {
+    format!("a PNG of step {step}").into_bytes()
+}
+
+/// The life of a job, as a peer tells it, with previews.
 pub(crate) fn story(job: &wire::Job, end: wire::Phase) -> Vec<wire::JobEvent> {
     let mut events = Vec::new();
     let mut tell = |phase: wire::Phase, log_index, change: &dyn Fn(&mut wire::Job), stage, step| {
@@ -190,7 +195,11 @@ pub(crate) fn story(job: &wire::Job, end: wire::Phase) -> Vec<wire::JobEvent> {
             decode_us: 500,
         };
         let progress = Option::<&str>::map(stage, at);
-        events.push(wire::JobEvent { job: Some(job), log_index, progress });
+        let preview = match stage {
+            Some("denoise") => preview(step).into(),
+            _ => bytes::Bytes::new(),
+        };
+        events.push(wire::JobEvent { job: Some(job), log_index, progress, preview });
     };
     tell(wire::Phase::Queued, 6, &|job| job.position = 1, None, 0);
     let leased = |job: &mut wire::Job| (job.node, job.token, job.leases) = (2, 7, 1);
@@ -305,10 +314,14 @@ impl Atelier for Service {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.book_timeout("watch-timeout", &request);
-        let id = request.into_inner().job_id;
+        let wire::WatchRequest { job_id: id, previews, .. } = request.into_inner();
         let act = self.enter("watch", &id).await?;
         let (job, end) = self.find(&id)?;
-        let events = story(&job, end).into_iter().map(Ok);
+        let wanted = move |event: wire::JobEvent| match previews {
+            true => event,
+            false => wire::JobEvent { preview: bytes::Bytes::new(), ..event },
+        };
+        let events = story(&job, end).into_iter().map(wanted).map(Ok);
         Ok(Response::new(match act {
             Some(Act::StallAfter(most)) => {
                 stream::iter(events.take(most)).chain(stream::pending()).boxed()

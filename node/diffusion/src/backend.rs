@@ -66,6 +66,8 @@ pub trait AnyRun: Send {
     /// # Errors
     /// As [`Run::resume_from`].
     fn resume_from(&mut self, latents: Vec<f32>, step: usize) -> Result<(), StepError>;
+    /// As [`Run::preview`].
+    fn preview(&self) -> Option<Image>;
     /// As [`Run::decode`].
     ///
     /// # Errors
@@ -90,6 +92,10 @@ impl<B: Kernels> AnyRun for Run<'_, B> {
 
     fn resume_from(&mut self, latents: Vec<f32>, step: usize) -> Result<(), StepError> {
         Run::resume_from(self, latents, step)
+    }
+
+    fn preview(&self) -> Option<Image> {
+        Run::preview(self)
     }
 
     fn decode(&mut self) -> Result<Image, StepError> {

@@ -49,6 +49,7 @@ pub mod layers;
 pub mod lora;
 pub mod noise;
 pub mod pipeline;
+pub mod preview;
 pub mod request;
 pub mod run;
 pub mod tap;

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
@@ -25,6 +25,7 @@ use crate::image::Image;
 use crate::kernels::Kernels;
 use crate::lora::{Lora, LoraError};
 use crate::noise::{self, Purpose};
+use crate::preview::{CARD_EDGE, Projection, test_card};
 use crate::request::{self, Request, RequestError};
 use crate::run::{Guidance, Run, StepError, check_finite};
 use crate::tap::{Tap, values};
@@ -98,6 +99,8 @@ pub struct Pipeline<B: Backend> {
     pub autoencoder: AutoencoderKL<B>,
     device: B::Device,
     captions: Mutex<Captions<B>>,
+    /// Latents to small pictures, roughly.
+    preview: Mutex<Projection>,
 }
 
 /// How a model is loaded.
@@ -155,7 +158,46 @@ impl<B: Kernels> Pipeline<B> {
         let autoencoder = AutoencoderKL::load(&mut weights, &config.autoencoder)?;
         weights.finish();
         let (device, captions) = (device.clone(), Mutex::default());
-        Ok(Self { config, tokenizer, text_encoder, transformer, autoencoder, device, captions })
+        let preview = Mutex::new(Projection::new(config.autoencoder.latent_channels));
+        let pipeline = Self {
+            config,
+            tokenizer,
+            text_encoder,
+            transformer,
+            autoencoder,
+            device,
+            captions,
+            preview,
+        };
+        pipeline.show_test_card();
+        Ok(pipeline)
+    }
+
+    /// Lets previews have colours before the first picture is finished.
+    fn show_test_card(&self) {
+        let card = test_card(self.config.autoencoder.scale());
+        let latents_max = self.config.autoencoder.latent_channels * CARD_EDGE * CARD_EDGE;
+        let latents = self.encode(&card, &vec![0.0; latents_max]).expect("the card's own size");
+        let planes: Vec<f32> = card.to_planes().iter().map(|value| value / 2.0 + 0.5).collect();
+        self.learn(&latents, &planes, [CARD_EDGE; 2]);
+    }
+
+    fn projection(&self) -> MutexGuard<'_, Projection> {
+        // A panic while learning leaves sums that show wrong colours, and nothing worse.
+        self.preview.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets previews learn from a finished picture, as [`Projection::learn`].
+    pub(crate) fn learn(&self, latents: &[f32], planes: &[f32], size: [usize; 2]) {
+        self.projection().learn(latents, planes, size);
+    }
+
+    /// Shows roughly what latents would be decoded to, without the autoencoder.
+    ///
+    /// # Shapes
+    /// - latents: `[channels, height, width]`, scaled
+    pub(crate) fn preview(&self, latents: &[f32], size: [usize; 2]) -> Image {
+        self.projection().project(latents, size)
     }
 
     /// Judges a request without computing anything.

@@ -89,6 +89,8 @@ pub struct Run<'a, B: Backend> {
     guided: Option<Guided<B>>,
     /// On the host between steps: a checkpoint then costs nothing, and every step is checked.
     latents: Vec<f32>,
+    /// The latents before the last step; none where this run has not done it.
+    before: Option<Vec<f32>>,
     shape: [usize; 4],
     schedule: Schedule,
     done: usize,
@@ -108,6 +110,7 @@ impl<'a, B: Kernels> Run<'a, B> {
             guided,
             captions: start.captions,
             latents: start.latents,
+            before: None,
             shape,
             schedule: start.schedule,
             done: start.first_step,
@@ -131,7 +134,7 @@ impl<B: Kernels> Run<'_, B> {
         let velocity = self.velocity(&latents);
         let next = values(self.schedule.step(self.done, latents, velocity));
         check_finite(&next, || format!("the latents after step {}", self.done + 1))?;
-        self.latents = next;
+        self.before = Some(std::mem::replace(&mut self.latents, next));
         self.done += 1;
         let elapsed = begun.elapsed();
         self.times.denoise += elapsed;
@@ -207,11 +210,30 @@ impl<B: Kernels> Run<'_, B> {
         }
         check_finite(&latents, || "the latents of the checkpoint".into())?;
         self.latents = latents;
+        self.before = None;
         self.done = step;
         Ok(())
     }
 
-    /// Decodes the first picture of the batch as it is now; between two steps it is a preview.
+    /// Shows roughly what the first picture of the batch will be, small and without the
+    /// autoencoder; none before the first step.
+    ///
+    /// x_t, x_{t-1} → v → `x_0 = x_t - sigma · v` → a linear map of the channels to colours
+    ///
+    /// Only reads: the picture's bytes are the same with it and without it.
+    #[must_use]
+    pub fn preview(&self) -> Option<Image> {
+        let before = self.before.as_ref()?;
+        let sigmas = &self.schedule.sigmas()[self.done - 1..=self.done];
+        // The velocity of the last step, as the latents tell it: they are on the host already.
+        let ahead = sigmas[1] / (sigmas[0] - sigmas[1]);
+        let [_, channels, height, width] = self.shape;
+        let first = self.latents.iter().zip(before).take(channels * height * width);
+        let clean: Vec<f32> = first.map(|(now, before)| now + ahead * (now - before)).collect();
+        Some(self.pipeline.preview(&clean, [height, width]))
+    }
+
+    /// Decodes the first picture of the batch as it is now.
     ///
     /// # Errors
     /// The picture is not finite.
@@ -219,8 +241,9 @@ impl<B: Kernels> Run<'_, B> {
         let begun = Instant::now();
         let [_, channels, height, width] = self.shape;
         let count = channels * height * width;
-        let first = self.latents[..count].to_vec();
-        let planes = self.pipeline.decode(first, [1, channels, height, width])?;
+        let first = &self.latents[..count];
+        let planes = self.pipeline.decode(first.to_vec(), [1, channels, height, width])?;
+        self.pipeline.learn(first, &planes, [height, width]);
         let scale = self.pipeline.config.autoencoder.scale();
         let image = Image::from_planes(&planes, (width * scale) as u32, (height * scale) as u32);
         self.times.decode = begun.elapsed();

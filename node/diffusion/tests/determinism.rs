@@ -75,6 +75,28 @@ fn a_run_resumed_from_any_checkpoint_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_run_that_is_looked_at_gives_the_same_bytes() {
+    let request = Request { steps: 5, ..request("a fox") };
+    let model = golden_model();
+    let undisturbed = draw(&model, &request);
+    for _ in 0..2 {
+        let mut run = model.begin(&request).expect("a valid request");
+        assert_eq!(run.preview(), None, "before the first step there is nothing but noise");
+        let mut latents = Vec::new();
+        while run.step().expect("a finite step").is_some() {
+            let preview = run.preview().expect("a step was done");
+            let scale = model.config.autoencoder.scale() as u32;
+            let size = (request.width / scale, request.height / scale);
+            assert_eq!((preview.width, preview.height), size);
+            latents = run.latents();
+        }
+        run.resume_from(latents, 5).expect("a checkpoint of this run");
+        assert_eq!(run.preview(), None, "the step before the checkpoint was done elsewhere");
+        assert_eq!(finish(run), undisturbed);
+    }
+}
+
+#[test]
 fn runs_at_the_same_time_do_not_disturb_each_other() {
     let model = golden_model();
     let alone = draw(&model, &large());

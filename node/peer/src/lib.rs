@@ -27,6 +27,7 @@ mod gateway;
 pub mod leader;
 pub mod lines;
 pub mod liveness;
+pub mod model_files;
 pub mod parameters;
 pub mod peer;
 pub mod peer_service;

@@ -171,6 +171,7 @@ mod tests {
             default_width: 1024,
             default_height: 768,
             default_steps: 8,
+            files: Default::default(),
         };
         let open = TextToImage { height: 0, ..cat() }.resolve(&engine);
         assert_eq!((open.width, open.height, open.steps, open.images), (512, 768, 8, 1));

@@ -548,7 +548,11 @@ impl Shared {
             entropy: outside.entropy.clone(),
             metrics: self.metrics.clone(),
             upkeep,
-            examined: Examined { data: outside.files.clone(), engine: health.engine.clone() },
+            examined: Examined {
+                data: outside.files.clone(),
+                engine: health.engine.clone(),
+                model: Arc::default(),
+            },
             draining: health.draining.clone(),
             attempts_max: config.jobs.attempts_max,
             acknowledged: AtomicU64::new(0),

@@ -195,7 +195,7 @@ impl Peer for PeerService {
         let request = request.into_inner();
         self.check_cluster(&request.cluster)?;
         let (job, token) = (read_job(&request.job)?, FencingToken(request.token));
-        let steps = self.parts.board.watch(job, token);
+        let steps = self.parts.board.watch(job, token, request.previews);
         let steps = steps.ok_or_else(|| Status::not_found("this attempt does not run here"))?;
         Ok(Response::new(steps.map(|step| Ok(step_to_wire(step))).boxed()))
     }

@@ -2,10 +2,11 @@
 //!
 //! Owns the newest step of each running attempt ([`ProgressBoard`], on the worker) and the way to
 //! it from any peer ([`ProgressFollower`]). It must not know the log: progress is never logged, and
-//! losing it costs nothing. A watcher that is slow sees the newest step and not the ones between.
+//! losing it costs nothing. A watcher that is slow sees the newest step and not the ones between; so
+//! nothing is kept of a preview but the newest one of each attempt, and one for each who follows it.
 
 use crate::lines::Lines;
-use crate::ports::engine::{EngineStep, StageTimes};
+use crate::ports::engine::{EngineStep, Preview, StageTimes};
 use crate::ports::{Clock, Purpose, RaftStatus};
 use crate::view::View;
 use atelier_proto::peer::v1::{ProgressReply, WatchProgressRequest};
@@ -18,6 +19,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Before a worker is asked again that has not begun, or cannot be reached.
 const RETRY: Duration = Duration::from_millis(250);
@@ -42,10 +45,19 @@ impl ProgressBoard {
         ProgressWriter { board: self.clone(), attempt: (job, token) }
     }
 
-    /// Watches an attempt; none when it does not run here.
-    pub fn watch(&self, job: JobId, token: FencingToken) -> Option<BoxStream<'static, EngineStep>> {
+    /// Watches an attempt, with previews or without; none when it does not run here.
+    pub fn watch(
+        &self,
+        job: JobId,
+        token: FencingToken,
+        previews: bool,
+    ) -> Option<BoxStream<'static, EngineStep>> {
         let steps = self.lock().get(&(job, token))?.subscribe();
-        let steps = tokio_stream::wrappers::WatchStream::new(steps);
+        let wanted = move |step: EngineStep| {
+            let preview = step.preview.filter(|_| previews);
+            EngineStep { preview, ..step }
+        };
+        let steps = WatchStream::new(steps).map(move |step| step.map(wanted));
         Some(steps.filter_map(std::future::ready).boxed())
     }
 
@@ -97,16 +109,19 @@ impl ProgressFollower {
     /// Follows one attempt on a node: its newest step, then each further one as it comes. The
     /// stream ends with the attempt, or when the node does not answer for ten seconds; it never
     /// fails. A worker that has not begun is waited for. Drop the stream when the lease has ended.
+    /// Steps have previews only where they are asked for: those who do not ask are sent no pixels.
     pub fn follow(
         &self,
         job: JobId,
         token: FencingToken,
         node: NodeId,
+        previews: bool,
     ) -> BoxStream<'static, EngineStep> {
         let following = Following {
             follower: self.clone(),
             attempt: (job, token),
             node,
+            previews,
             steps: None,
             retries_left: RETRIES_MAX,
         };
@@ -117,11 +132,12 @@ impl ProgressFollower {
         &self,
         (job, token): (JobId, FencingToken),
         node: NodeId,
-    ) -> Option<BoxStream<'static, Result<EngineStep, tonic::Status>>> {
+        previews: bool,
+    ) -> Option<Steps> {
         let address = {
             let status = self.status.borrow();
             if node == status.node {
-                return Some(self.board.watch(job, token)?.map(Ok).boxed());
+                return Some(self.board.watch(job, token, previews)?.map(Ok).boxed());
             }
             let of_member = status.addresses.get(&node).cloned();
             let of_node = || self.view.borrow().state.node(node).map(|node| node.address.clone());
@@ -132,14 +148,39 @@ impl ProgressFollower {
             job: job.to_bytes().to_vec().into(),
             token: token.0,
             cluster: self.cluster.clone(),
+            previews,
         };
         let reply = tokio::select! {
             biased;
             reply = peer.watch_progress(request) => reply.ok()?,
             () = self.clock.sleep(HEAD_WAIT) => return None,
         };
-        Some(reply.into_inner().map(|step| step.map(step_from_wire)).boxed())
+        Some(newest(reply.into_inner()))
     }
+}
+
+type Steps = BoxStream<'static, Result<EngineStep, tonic::Status>>;
+
+/// Reads a worker's steps as they come, and gives out the newest. Were they read only when a client
+/// asks for its next event, clients that are slow would leave previews unread until the one
+/// connection to that worker is full, and every other call to it would stand still.
+fn newest(mut steps: tonic::Streaming<ProgressReply>) -> Steps {
+    let (writer, reader) = watch::channel(None);
+    // Ends with the stream that owns it.
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Some(step) = steps.next().await {
+            let failed = step.is_err();
+            writer.send_replace(Some(step.map(step_from_wire)));
+            if failed {
+                return;
+            }
+        }
+    }));
+    let owned = move |step| {
+        let _owner = &task;
+        std::future::ready(step)
+    };
+    WatchStream::new(reader).filter_map(owned).boxed()
 }
 
 /// One watcher.
@@ -147,7 +188,8 @@ struct Following {
     follower: ProgressFollower,
     attempt: (JobId, FencingToken),
     node: NodeId,
-    steps: Option<BoxStream<'static, Result<EngineStep, tonic::Status>>>,
+    previews: bool,
+    steps: Option<Steps>,
     retries_left: u32,
 }
 
@@ -157,7 +199,8 @@ impl Following {
         Box::pin(async move {
             loop {
                 let Some(steps) = &mut self.steps else {
-                    self.steps = self.follower.connect(self.attempt, self.node).await;
+                    let Following { attempt, node, previews, .. } = self;
+                    self.steps = self.follower.connect(attempt, node, previews).await;
                     if self.steps.is_none() {
                         self.pause().await?;
                     }
@@ -186,13 +229,15 @@ impl Following {
 }
 
 pub(crate) fn step_to_wire(step: EngineStep) -> ProgressReply {
-    let EngineStep { stage, image, step, steps, spent } = step;
+    let EngineStep { stage, image, step, steps, spent, preview } = step;
     let StageTimes { encode_us, denoise_us, decode_us } = spent;
-    ProgressReply { stage, image, step, steps, encode_us, denoise_us, decode_us }
+    let preview = Preview::into_bytes(preview);
+    ProgressReply { stage, image, step, steps, encode_us, denoise_us, decode_us, preview }
 }
 
 fn step_from_wire(reply: ProgressReply) -> EngineStep {
-    let ProgressReply { stage, image, step, steps, encode_us, denoise_us, decode_us } = reply;
+    let ProgressReply { stage, image, step, steps, encode_us, denoise_us, decode_us, preview } =
+        reply;
     let spent = StageTimes { encode_us, denoise_us, decode_us };
-    EngineStep { stage, image, step, steps, spent }
+    EngineStep { stage, image, step, steps, spent, preview: Preview::new(preview) }
 }

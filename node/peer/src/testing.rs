@@ -9,8 +9,8 @@ use crate::ports::{Clock, Entropy, Log, ProposeError, Proposed, RaftStatus};
 use crate::view::View;
 use atelier_state::{Command, LogIndex, NodeId};
 use futures_util::future::BoxFuture;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -117,6 +117,7 @@ impl PaperEngine {
             default_width: 128,
             default_height: 128,
             default_steps: PAPER_STEPS,
+            files: Arc::default(),
         };
         Self { state: watch::channel(EngineState::Ready(info)).1, pace }
     }
@@ -137,8 +138,14 @@ impl Engine for PaperEngine {
                     () = tokio::time::sleep(pace) => {}
                 }
                 let (stage, steps) = ("denoise".to_owned(), PAPER_STEPS);
-                let step =
-                    EngineStep { stage, image: 0, step, steps, spent: StageTimes::default() };
+                let step = EngineStep {
+                    stage,
+                    image: 0,
+                    step,
+                    steps,
+                    spent: StageTimes::default(),
+                    preview: None,
+                };
                 // As the port says: a listener that is slow loses steps.
                 let _ = events.try_send(EngineEvent::Step(step));
             }

@@ -5,10 +5,11 @@
 
 use super::patience::Patience;
 use super::process::{Crash, Process};
+use crate::model_files::{FILES_MAX, FileStamp, ModelFile, ModelFiles};
 use crate::parameters::TextToImage;
 use crate::ports::engine::{
     DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
-    EngineStep, Picture, Point, Resume, StageTimes,
+    EngineStep, Picture, Point, Preview, Resume, StageTimes,
 };
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
@@ -470,9 +471,10 @@ fn draw_request(
 }
 
 fn step_from_wire(step: wire::Step) -> EngineStep {
-    let wire::Step { work: _, stage, image, step, steps, encode_us, denoise_us, decode_us } = step;
+    let wire::Step { stage, image, step: number, steps, .. } = step;
+    let wire::Step { encode_us, denoise_us, decode_us, preview, .. } = step;
     let spent = StageTimes { encode_us, denoise_us, decode_us };
-    EngineStep { stage, image, step, steps, spent }
+    EngineStep { stage, image, step: number, steps, spent, preview: Preview::new(preview) }
 }
 
 fn stop_request(work: u64) -> EngineRequest {
@@ -480,11 +482,39 @@ fn stop_request(work: u64) -> EngineRequest {
 }
 
 fn info_from_wire(ready: wire::Ready) -> EngineInfo {
-    let wire::Ready { class, model, default_width, default_height, default_steps } = ready;
-    EngineInfo { class, model, default_width, default_height, default_steps }
+    let wire::Ready { class, model, default_width, default_height, default_steps, .. } = ready;
+    let files = ready.files.into_iter().take(FILES_MAX).filter_map(file_from_wire).collect();
+    let files = Arc::new(ModelFiles { directory: ready.directory.into(), files });
+    EngineInfo { class, model, default_width, default_height, default_steps, files }
+}
+
+/// None for a file whose digest has another length; such a file is not looked after.
+fn file_from_wire(file: wire::ModelFile) -> Option<ModelFile> {
+    let wire::ModelFile { path, bytes, inode, modified_ns, changed_ns, digest } = file;
+    let digest = digest.as_ref().try_into().ok()?;
+    let stamp = FileStamp { bytes, inode, modified_ns, changed_ns };
+    Some(ModelFile { path: path.into(), stamp, digest })
 }
 
 /// Returns the reply of a frame, for the process.
 pub(super) fn reply_of(frame: EngineReply) -> Result<Reply, Crash> {
     frame.reply.ok_or_else(|| Crash::new("the engine sent an empty reply".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::engine::PREVIEW_BYTES_MAX;
+
+    #[test]
+    fn a_preview_that_is_too_long_is_dropped_and_its_step_is_not() {
+        let check = |bytes: usize| {
+            let step = wire::Step { step: 3, preview: vec![7; bytes].into(), ..Default::default() };
+            let step = step_from_wire(step);
+            (step.step, step.preview.is_some())
+        };
+        assert_eq!(check(0), (3, false));
+        assert_eq!(check(PREVIEW_BYTES_MAX), (3, true));
+        assert_eq!(check(PREVIEW_BYTES_MAX + 1), (3, false));
+    }
 }

@@ -4,7 +4,8 @@
 //! reads the requests, so that Stop and the end of the peer are seen while a picture is drawn.
 
 use super::frame::{FrameError, read_frame, write_frame};
-use crate::ports::engine::{EngineInfo, EngineStep, Picture, Point, StageTimes};
+use crate::model_files::{FileStamp, ModelFile};
+use crate::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
 };
@@ -263,17 +264,34 @@ fn ready_to_wire(info: &EngineInfo) -> wire::Ready {
         default_width: info.default_width,
         default_height: info.default_height,
         default_steps: info.default_steps,
+        directory: info.files.directory.to_string_lossy().into_owned(),
+        files: info.files.files.iter().map(file_to_wire).collect(),
     }
+}
+
+fn file_to_wire(file: &ModelFile) -> wire::ModelFile {
+    let FileStamp { bytes, inode, modified_ns, changed_ns } = file.stamp;
+    let path = file.path.to_string_lossy().into_owned();
+    let digest = file.digest.to_vec().into();
+    wire::ModelFile { path, bytes, inode, modified_ns, changed_ns, digest }
 }
 
 fn told_to_wire(work: u64, told: Told) -> Reply {
     match told {
         Told::Step(step) => {
-            let EngineStep { stage, image, step, steps, spent } = step;
+            let EngineStep { stage, image, step, steps, spent, preview } = step;
             let StageTimes { encode_us, denoise_us, decode_us } = spent;
-            let step =
-                wire::Step { work, stage, image, step, steps, encode_us, denoise_us, decode_us };
-            Reply::Step(step)
+            Reply::Step(wire::Step {
+                work,
+                stage,
+                image,
+                step,
+                steps,
+                encode_us,
+                denoise_us,
+                decode_us,
+                preview: Preview::into_bytes(preview),
+            })
         }
         Told::Checkpoint(Point { image, step, latents }) => {
             let point = Some(wire::Point { image, step, latents });

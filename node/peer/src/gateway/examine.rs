@@ -4,7 +4,8 @@
 //! can see, such as the way to this peer, is the client's to judge.
 
 use super::Gateway;
-use crate::ports::engine::EngineState;
+use crate::model_files::check::{Difference, Look, ModelCheck};
+use crate::ports::engine::{EngineInfo, EngineState};
 use crate::ports::{Clock, Purpose, RaftStatus};
 use atelier_proto::client::v1 as wire;
 use atelier_proto::peer::v1 as peer_wire;
@@ -20,6 +21,10 @@ use tonic::Request;
 const GREET_MAX: Duration = Duration::from_secs(2);
 /// Clocks further apart than this confuse people who read times; nothing else reads them.
 const SKEW_WARN_MS: u64 = 1_000;
+/// For a model's files to be read, where one may have changed; whoever asks again after that is told.
+const READ_MAX: Duration = Duration::from_secs(3);
+/// Files of a model that a finding names; of more it tells the number.
+const NAMED_MAX: usize = 3;
 /// Writes whose time is measured; the slowest counts.
 const FSYNCS: usize = 8;
 /// An fsync above this is slow for a disk that every acknowledgement waits for.
@@ -38,6 +43,8 @@ pub(crate) struct Examined {
     pub(crate) data: Option<PathBuf>,
     /// None for a peer without an engine.
     pub(crate) engine: Option<tokio::sync::watch::Receiver<EngineState>>,
+    /// Knows which of the model's files were read already.
+    pub(crate) model: Arc<ModelCheck>,
 }
 
 impl Gateway {
@@ -53,12 +60,37 @@ impl Gateway {
             findings.extend(disk.into_iter().flatten());
         }
         let engine = self.examined.engine.as_ref().map(|engine| engine.borrow().clone());
-        findings.extend(drawing(engine.as_ref()));
+        findings.push(drawing(engine.as_ref()));
+        if let Some(EngineState::Ready(info)) = engine {
+            findings.push(self.model(info).await);
+        }
         let others = status.addresses.iter().filter(|(node, _)| **node != status.node);
         let greetings = others.map(|(node, address)| self.way_to(&status, *node, address));
         findings.extend(join_all(greetings).await);
         let wall_ms = self.clock.wall_ms();
         wire::ExamineReply { node: status.node.0, findings, wall_ms }
+    }
+
+    /// Compares the model's files with what the engine loaded.
+    async fn model(&self, info: EngineInfo) -> wire::Finding {
+        let looked = self.look(&info).await;
+        if let Ok(Look::Reading { .. }) = looked {
+            tokio::select! {
+                () = self.examined.model.idle() => {}
+                () = self.clock.sleep(READ_MAX) => {}
+            }
+            return of_model(&info, self.look(&info).await);
+        }
+        of_model(&info, looked)
+    }
+
+    async fn look(&self, info: &EngineInfo) -> Result<Look, String> {
+        if info.files.files.is_empty() {
+            return Ok(Look::Same);
+        }
+        let (check, files) = (Arc::clone(&self.examined.model), Arc::clone(&info.files));
+        let looked = tokio::task::spawn_blocking(move || check.look(&files)).await;
+        looked.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// Asks another member who it is: shows the way there, its name, and its clock.
@@ -193,23 +225,85 @@ fn space(data: &Path) -> wire::Finding {
     }
 }
 
-fn drawing(engine: Option<&EngineState>) -> Vec<wire::Finding> {
-    let engine = match engine {
-        None => return vec![finding("engine", Level::Ok, "none, it only votes".to_owned(), "")],
-        Some(engine) => engine,
-    };
+fn drawing(engine: Option<&EngineState>) -> wire::Finding {
     match engine {
-        EngineState::Ready(info) => vec![
-            finding("engine", Level::Ok, format!("ready: {}", info.class), ""),
-            finding("model", Level::Ok, info.model.clone(), ""),
-        ],
-        EngineState::Loading { bytes, total } => {
+        None => finding("engine", Level::Ok, "none, it only votes".to_owned(), ""),
+        Some(EngineState::Ready(info)) => {
+            finding("engine", Level::Ok, format!("ready: {}", info.class), "")
+        }
+        Some(EngineState::Loading { bytes, total }) => {
             let found = format!("loading its model, {bytes} of {total} bytes");
-            vec![finding("engine", Level::Warn, found, "wait; large models take minutes")]
+            finding("engine", Level::Warn, found, "wait; large models take minutes")
         }
-        EngineState::Unfit(why) => {
+        Some(EngineState::Unfit(why)) => {
             let fix = "see the engine's lines in the peer's log; is the model directory complete?";
-            vec![finding("engine", Level::Fail, format!("unfit: {why}"), fix)]
+            finding("engine", Level::Fail, format!("unfit: {why}"), fix)
         }
+    }
+}
+
+fn of_model(info: &EngineInfo, looked: Result<Look, String>) -> wire::Finding {
+    let model = &info.model;
+    match looked {
+        Ok(Look::Same) if info.files.files.is_empty() => {
+            finding("model", Level::Ok, model.clone(), "")
+        }
+        Ok(Look::Same) => {
+            let count = info.files.files.len();
+            let found = format!("{model}, its {count} files are as they were loaded");
+            finding("model", Level::Ok, found, "")
+        }
+        Ok(Look::Reading { path, bytes, total }) => {
+            let path = path.display();
+            let found = format!(
+                "{model}, hashing {path} and what else has a new date: {bytes} of {total} bytes"
+            );
+            finding("model", Level::Warn, found, "ask again in a minute")
+        }
+        Ok(Look::Differs(files)) => {
+            let found = format!("{model} was loaded, but since then {}", told(&files));
+            let fix = "it draws from what it loaded, and would load something else: put the files back as \
+                       another peer has them, or give every peer the new ones and restart it";
+            finding("model", Level::Fail, found, fix)
+        }
+        Err(error) => {
+            let found = format!("{model} was loaded, but its files cannot be looked at: {error}");
+            let fix = "bring the directory back before the engine has to be started again";
+            finding("model", Level::Fail, found, fix)
+        }
+    }
+}
+
+/// The first few files with what happened to each, and how many more there are.
+fn told(files: &[(PathBuf, Difference)]) -> String {
+    let words = files.iter().take(NAMED_MAX).map(|(path, difference)| {
+        let word = match difference {
+            Difference::Changed => "changed",
+            Difference::Unreadable => "cannot be read",
+            Difference::Missing => "is missing",
+            Difference::Added => "was added",
+        };
+        format!("{} {word}", path.display())
+    });
+    let mut text = words.collect::<Vec<_>>().join(", ");
+    let more = files.len().saturating_sub(NAMED_MAX);
+    if more > 0 {
+        text += &format!(" and {more} more");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_to_a_model_is_told_in_few_words() {
+        let file = |name: &str| (PathBuf::from(name), Difference::Changed);
+        assert_eq!(told(&[file("a")]), "a changed");
+        let missing = (PathBuf::from("vae/b"), Difference::Missing);
+        assert_eq!(told(&[file("a"), missing]), "a changed, vae/b is missing");
+        let many: Vec<_> = ["a", "b", "c", "d", "e"].map(file).into();
+        assert_eq!(told(&many), "a changed, b changed, c changed and 2 more");
     }
 }

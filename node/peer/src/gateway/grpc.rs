@@ -39,13 +39,14 @@ impl Atelier for Gateway {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.measured("Watch", async {
-            let wire::WatchRequest { job_id, after_index } = request.get_ref();
+            let wire::WatchRequest { job_id, after_index, previews } = request.get_ref();
             let job = convert::job_id(job_id)?;
             self.reach(LogIndex(*after_index)).await?;
             let found = self.find(job).await?;
             let watch = Watch {
                 job,
                 sight: self.lookout.watch(job, &found),
+                previews: *previews,
                 view: self.log.view(),
                 raft: self.log.status(),
                 draining: self.draining.clone(),

@@ -1,6 +1,7 @@
 //! The gRPC front door over a log that works at once, or fails as it is told.
 
 mod operate;
+mod preview;
 mod wait;
 
 use super::*;
@@ -164,7 +165,7 @@ fn world() -> World {
         entropy,
         metrics: Arc::new(Metrics::new()),
         upkeep: Arc::new(NoUpkeep),
-        examined: Examined { data: None, engine: None },
+        examined: Examined { data: None, engine: None, model: Arc::default() },
         draining: draining_seen,
         attempts_max: 3,
         acknowledged: AtomicU64::new(0),
@@ -208,7 +209,7 @@ impl World {
     }
 
     async fn watch(&self, job: &str) -> <Gateway as Atelier>::WatchStream {
-        let request = wire::WatchRequest { job_id: job.to_owned(), after_index: 0 };
+        let request = wire::WatchRequest { job_id: job.to_owned(), ..Default::default() };
         self.gateway.watch(Request::new(request)).await.expect("it is known").into_inner()
     }
 }
@@ -224,6 +225,7 @@ fn step(step: u32) -> EngineStep {
         step,
         steps: 8,
         spent: StageTimes::default(),
+        preview: None,
     }
 }
 

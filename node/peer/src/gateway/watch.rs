@@ -8,7 +8,7 @@
 use super::error::unavailable;
 use super::lookout::Sight;
 use super::{convert, not_found};
-use crate::ports::engine::EngineStep;
+use crate::ports::engine::{EngineStep, Preview};
 use crate::ports::{Clock, RaftStatus};
 use crate::progress::ProgressFollower;
 use crate::view::View;
@@ -34,6 +34,7 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Watch {
     pub(super) job: JobId,
     pub(super) sight: Sight,
+    pub(super) previews: bool,
     pub(super) view: watch::Receiver<View>,
     pub(super) raft: watch::Receiver<RaftStatus>,
     pub(super) draining: watch::Receiver<bool>,
@@ -52,6 +53,8 @@ struct Following {
     /// Before they are asked for.
     pause: Duration,
     newest: Option<wire::Progress>,
+    /// Of the newest step; none once it was told.
+    preview: Option<Preview>,
     /// The place in the queue and when it was counted: counting walks the queue.
     position: (u64, Duration),
     ended: bool,
@@ -67,6 +70,7 @@ impl Watch {
             steps: None,
             pause: FOLLOW_PAUSE,
             newest: None,
+            preview: None,
             position: (0, Duration::ZERO),
             ended: false,
         };
@@ -111,7 +115,7 @@ impl Following {
                     let event = self.look()?;
                     return Ok(self.tell(event));
                 }
-                Event::Step(step) => self.newest = self.progress_of(&step),
+                Event::Step(step) => self.take(step),
                 Event::StepsEnded => {
                     self.steps = None;
                     self.pause = REOPEN_PAUSE;
@@ -125,11 +129,13 @@ impl Following {
     fn tell(&mut self, event: wire::JobEvent) -> wire::JobEvent {
         // The log stands elsewhere with every entry; that alone is no news of the job.
         self.told = Some(event.clone());
-        wire::JobEvent { log_index: self.watch.view.borrow().applied.0, ..event }
+        let log_index = self.watch.view.borrow().applied.0;
+        let preview = Preview::into_bytes(self.preview.take());
+        wire::JobEvent { log_index, preview, ..event }
     }
 
-    /// The job as it is now; where its lease has moved its steps are forgotten. The log index is left
-    /// open.
+    /// The job as it is now; where its lease has moved its steps are forgotten. Log index and preview
+    /// are left open.
     fn look(&mut self) -> Result<wire::JobEvent, Status> {
         let view = self.watch.view.borrow().clone();
         let job = view.state.job(self.watch.job).ok_or_else(|| not_found(self.watch.job))?;
@@ -138,20 +144,26 @@ impl Following {
             self.last_steps();
         } else if lease != self.lease {
             self.lease = lease;
-            self.newest = None;
-            self.steps = None;
+            (self.newest, self.preview, self.steps) = (None, None, None);
             self.pause = FOLLOW_PAUSE;
         }
         let position = self.position_of(&view, job);
         let job = convert::job(job, position);
-        Ok(wire::JobEvent { job: Some(job), log_index: 0, progress: self.newest.clone() })
+        let progress = self.newest.clone();
+        Ok(wire::JobEvent { job: Some(job), progress, ..wire::JobEvent::default() })
     }
 
     /// Takes what the last attempt told before its end: facts may overtake its steps.
     fn last_steps(&mut self) {
         while let Some(Some(Some(step))) = self.steps.as_mut().map(|s| s.next().now_or_never()) {
-            self.newest = self.progress_of(&step);
+            self.take(step);
         }
+    }
+
+    fn take(&mut self, mut step: EngineStep) {
+        // An event is told of each new step, so a preview never waits for one.
+        self.preview = step.preview.take();
+        self.newest = self.progress_of(&step);
     }
 
     /// The place in the queue, counted anew after a pause.
@@ -168,7 +180,8 @@ impl Following {
 
     fn open(&mut self) {
         let job = self.watch.job;
-        let follow = |(node, token)| self.watch.progress.follow(job, token, node);
+        let previews = self.watch.previews;
+        let follow = |(node, token)| self.watch.progress.follow(job, token, node, previews);
         self.steps = self.lease.map(follow);
     }
 

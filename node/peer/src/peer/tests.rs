@@ -86,7 +86,7 @@ async fn submit(one: &Running, seed: u64) -> String {
 /// Watches a job to its end, and answers it with the steps that were seen.
 async fn watched(one: &Running, job_id: &str) -> (wire::Job, Vec<u32>) {
     let mut client = one.client.clone();
-    let request = wire::WatchRequest { job_id: job_id.to_owned(), after_index: 0 };
+    let request = wire::WatchRequest { job_id: job_id.to_owned(), ..Default::default() };
     let mut events = client.watch(request).await.expect("it is known").into_inner();
     let (mut last, mut steps) = (None, Vec::new());
     let all = async {

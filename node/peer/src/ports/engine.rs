@@ -9,15 +9,21 @@
 //! - pictures come in the order of their index, from the one on at which the work was resumed;
 //! - events are told with `try_send`: a listener that is slow loses steps, never delays them.
 
+use crate::model_files::ModelFiles;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::fmt;
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Events that wait for their reader. Filled by the engine; at the brim the newest is dropped, for
 /// progress is for display only, and a lost checkpoint costs some steps.
 pub const ENGINE_EVENTS_MAX: usize = 64;
+
+/// Bytes of a preview. Filled by the engine, whose previews of 128 x 128 pixels are below it whatever
+/// they show; a longer one is dropped where it enters, and its step is told without.
+pub const PREVIEW_BYTES_MAX: usize = 64 * 1024;
 
 /// Draws pictures, one piece of work at a time.
 pub trait Engine: Send + Sync + 'static {
@@ -124,6 +130,34 @@ pub struct EngineStep {
     pub steps: u32,
     /// What this work has cost so far.
     pub spent: StageTimes,
+    /// What the picture will be.
+    pub preview: Option<Preview>,
+}
+
+/// A small picture of what a picture will be, as PNG. For display only: never kept, never logged,
+/// and the newest is as good as all.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Preview(Bytes);
+
+impl Preview {
+    /// Takes a PNG; none where it is empty or longer than [`PREVIEW_BYTES_MAX`].
+    #[must_use]
+    pub fn new(png: Bytes) -> Option<Preview> {
+        (1..=PREVIEW_BYTES_MAX).contains(&png.len()).then_some(Preview(png))
+    }
+
+    /// Gives the PNG back; an absent preview is empty bytes.
+    #[must_use]
+    pub fn into_bytes(preview: Option<Preview>) -> Bytes {
+        preview.map_or_else(Bytes::new, |preview| preview.0)
+    }
+}
+
+impl fmt::Debug for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Pixels do not belong into logs.
+        write!(f, "preview ({} bytes)", self.0.len())
+    }
 }
 
 /// Time that a piece of work has spent in each stage, all its pictures together, in microseconds.
@@ -177,6 +211,8 @@ pub struct EngineInfo {
     pub default_height: u32,
     /// Used where a job leaves the steps open.
     pub default_steps: u32,
+    /// What the model was loaded from; empty where there are no files.
+    pub files: Arc<ModelFiles>,
 }
 
 /// Why nothing was drawn.
@@ -197,4 +233,22 @@ pub enum EngineError {
     /// The engine has given up, so this work was never begun; give it to another.
     #[error("engine is unfit: {0}")]
     Unfit(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preview_is_neither_empty_nor_large() {
+        let check = |bytes: usize| Preview::new(vec![7; bytes].into()).is_some();
+        assert_eq!(
+            [0, 1, PREVIEW_BYTES_MAX, PREVIEW_BYTES_MAX + 1].map(check),
+            [false, true, true, false]
+        );
+        let preview = Preview::new(vec![7; 3].into());
+        assert_eq!(format!("{preview:?}"), "Some(preview (3 bytes))");
+        assert_eq!(Preview::into_bytes(preview), vec![7; 3]);
+        assert_eq!(Preview::into_bytes(None), Bytes::new());
+    }
 }

@@ -9,7 +9,7 @@ use atelier_peer::engine_link::{
 use atelier_peer::parameters::{TEXT_TO_IMAGE_KIND, TextToImage};
 use atelier_peer::ports::engine::{
     DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
-    EngineStep, Picture, Point, Resume, StageTimes,
+    EngineStep, Picture, Point, Preview, Resume, StageTimes,
 };
 use std::io::Write;
 use std::sync::Arc;
@@ -45,6 +45,11 @@ fn child_process() {
     ended.expect("the peer closes the pipe between requests");
 }
 
+/// The first step has none.
+fn preview(step: u32) -> Option<Preview> {
+    Preview::new(vec![step as u8; step as usize - 1].into())
+}
+
 fn draw(
     order: &DrawOrder,
     told: &mut Teller<'_>,
@@ -55,7 +60,8 @@ fn draw(
         std::thread::sleep(STEP);
         let stage = "denoise".to_owned();
         let (image, steps, spent) = (first, order.steps, StageTimes::default());
-        let goes_on = told(Told::Step(EngineStep { stage, image, step, steps, spent }));
+        let preview = preview(step);
+        let goes_on = told(Told::Step(EngineStep { stage, image, step, steps, spent, preview }));
         let due = order.checkpoint_steps > 0 && step.is_multiple_of(order.checkpoint_steps);
         if due || !goes_on {
             told(Told::Checkpoint(Point { image, step, latents: vec![step as u8; 8].into() }));
@@ -192,9 +198,11 @@ async fn pictures_and_steps_come_from_the_child() {
     let mut steps = Vec::new();
     while let Ok(event) = told.try_recv() {
         let EngineEvent::Step(step) = event else { panic!("steps alone, got {event:?}") };
+        assert_eq!(step.preview, preview(step.step));
         steps.push((step.step, step.steps));
     }
     assert_eq!(steps, [(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(link.ready().await.files, info().files, "what was loaded is told");
     // What was left open is the model's to say.
     let text = link.draw("open", 0).await.unwrap().remove(0).data;
     assert_eq!(text, "open 64x64 4 seed 7");

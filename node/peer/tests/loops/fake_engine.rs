@@ -1,6 +1,7 @@
 //! An engine that draws by sleeping, for the tests of the loops.
 
 use crate::support::ms;
+use atelier_peer::model_files::{FileStamp, ModelFile, ModelFiles};
 use atelier_peer::parameters::TextToImage;
 use atelier_peer::ports::engine::{
     DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
@@ -33,6 +34,14 @@ pub fn info() -> EngineInfo {
         default_width: 64,
         default_height: 64,
         default_steps: 4,
+        files: Arc::new(ModelFiles {
+            directory: "/models/none".into(),
+            files: vec![ModelFile {
+                path: "vae/weights".into(),
+                stamp: FileStamp { bytes: 1, inode: 2, modified_ns: 3, changed_ns: 4 },
+                digest: [5; 32],
+            }],
+        }),
     }
 }
 
@@ -106,7 +115,14 @@ impl FakeEngine {
                     return Err(failure);
                 }
                 let (stage, steps) = ("denoise".to_owned(), self.steps);
-                let told = EngineStep { stage, image, step, steps, spent: StageTimes::default() };
+                let told = EngineStep {
+                    stage,
+                    image,
+                    step,
+                    steps,
+                    spent: StageTimes::default(),
+                    preview: None,
+                };
                 let _ = events.try_send(EngineEvent::Step(told));
             }
             let data = [b"picture of ", &request.parameters[..], &b"+".repeat(image as usize)];

@@ -79,7 +79,7 @@ async fn a_drained_worker_hands_its_job_over_at_a_step_boundary() {
     let wanted = of_images(3);
     cluster.apply(Command::Submit(wanted.clone()));
     let token = cluster.phase(JOB, "leased").await.last_token.unwrap();
-    let mut steps = peers[1].follower().follow(JOB, token, NodeId(2));
+    let mut steps = peers[1].follower().follow(JOB, token, NodeId(2), false);
     use futures_util::StreamExt;
     while steps.next().await.expect("it draws").image < 1 {}
     leave.cancel();

@@ -150,7 +150,8 @@ async fn nonsense_is_an_invalid_argument() {
     let propose = ProposeRequest { cluster: name(), commands: Vec::new() };
     let unknown = atelier_proto::peer::v1::Command { format: 1, command: None };
     let unknown = ProposeRequest { cluster: name(), commands: vec![unknown] };
-    let watch = WatchProgressRequest { cluster: name(), job: b"short".as_slice().into(), token: 1 };
+    let job = b"short".as_slice().into();
+    let watch = WatchProgressRequest { cluster: name(), job, token: 1, previews: false };
     let wrong = chunk(&[7; 32], b"a cat");
     let statuses = [
         client.propose(propose).await.unwrap_err(),

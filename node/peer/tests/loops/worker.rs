@@ -45,7 +45,7 @@ async fn a_job_flows_to_its_picture() {
     lone.cluster.phase(JOB, "leased").await;
 
     let token = lone.cluster.job(JOB).last_token.unwrap();
-    let steps = lone.peer.follower().follow(JOB, token, NodeId(1));
+    let steps = lone.peer.follower().follow(JOB, token, NodeId(1), false);
     let steps: Vec<u32> = steps.map(|step| step.step).collect().await;
     let job = lone.cluster.phase(JOB, "succeeded").await;
 

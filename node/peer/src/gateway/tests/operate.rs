@@ -204,7 +204,8 @@ async fn a_watch_that_has_seen_more_is_sent_to_another_peer() {
     let job_id = world.submit().await.job_id;
     let applied = world.gateway.view().applied.0;
     let watch = |after_index| {
-        let request = wire::WatchRequest { job_id: job_id.clone(), after_index };
+        let request =
+            wire::WatchRequest { job_id: job_id.clone(), after_index, ..Default::default() };
         world.gateway.watch(Request::new(request))
     };
     let event = watch(applied).await.expect("it has come as far").into_inner().next().await;
