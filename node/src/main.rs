@@ -18,10 +18,6 @@ use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Every job is many small allocations, made on one thread and freed on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A configuration or an argument is wrong.
 const USAGE: u8 = 2;
 /// A second signal ended the peer while it was leaving.

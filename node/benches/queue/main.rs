@@ -28,10 +28,6 @@ use rivals::Processes;
 use support::{Cluster, Setup};
 use table::Table;
 
-/// As in the daemon, whose part this program plays too.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Clients, and the calls of each. In all less than the jobs that may wait in Atelier's queue.
 const LEVELS: [(usize, u64); 3] = [(1, 1_500), (64, 140), (512, 18)];
 /// For a whole life of a job or a message; nothing is left waiting, so it may go on.
