@@ -37,7 +37,8 @@ async fn set(client: &Client, settings: &[(&str, SettingValue)]) {
     loop {
         match client.set_settings(None, &changes, &Author::default()).await {
             Ok(_) => return,
-            Err(error @ Error::Conflict { .. }) => {
+            // Not yet; or the peer died with the answer, and the same values may be set again.
+            Err(error @ (Error::Conflict { .. } | Error::UnknownChange { .. })) => {
                 assert!(start.elapsed() < PATIENCE, "no settings: {error}");
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }

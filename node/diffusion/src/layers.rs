@@ -183,12 +183,19 @@ impl<B: Backend> Conv2d<B> {
     pub fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let (x, stride, padding) = match self.kind {
             ConvKind::Same => (x, 1, 1),
-            ConvKind::Down => (x.pad([(0, 1), (0, 1)], PadMode::Constant(0.0)), 2, 0),
+            ConvKind::Down => (pad_down(x), 2, 0),
             ConvKind::Point => (x, 1, 0),
         };
         let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
         conv2d(x, self.weight.clone(), Some(self.bias.clone()), options)
     }
+}
+
+/// Puts zeros below and to the right. By way of F32, which changes no value: the CPU backend pads
+/// with zeros of its own type, and does not write those into BF16.
+fn pad_down<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
+    let dtype = x.dtype();
+    x.cast(DType::F32).pad([(0, 1), (0, 1)], PadMode::Constant(0.0)).cast(dtype)
 }
 
 /// Layer norm without weights over the last axis, in f32, cast back.

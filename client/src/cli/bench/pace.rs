@@ -14,9 +14,11 @@ use super::load::{Counted, Figures, Limit, Times, count_error, gather};
 
 /// The runtime's timer wakes a client up to so much late; that is not the cluster's doing.
 const TIMER_GRAIN: Duration = Duration::from_millis(1);
-/// A run may take so many times as long as its calls are due for; what was not begun by then has
-/// failed. Filled by a cluster that is slower than the rate.
+/// A run may take so many times as long as its calls are due for, and [`GRACE`]; what was not begun
+/// by then has failed. Filled by a cluster that is slower than the rate.
 const OVERTIME: u32 = 2;
+/// An election in a short run is no reason to fail calls that can still be made.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Runs calls at a rate, a second, by all clients together, and returns when the last has ended.
 pub(super) async fn run<C, F>(
@@ -100,7 +102,7 @@ impl Timetable {
             Limit::Calls(each) => each.saturating_mul(clients),
             Limit::Time(time) => (time.as_secs_f64() * f64::from(rate)).ceil() as u64,
         };
-        let over_at = begun + after(calls, rate).saturating_mul(OVERTIME) + Duration::from_secs(1);
+        let over_at = begun + after(calls, rate).saturating_mul(OVERTIME) + GRACE;
         Self { begun, rate, calls, over_at, taken: AtomicU64::new(0) }
     }
 
@@ -134,7 +136,7 @@ mod tests {
         assert_eq!(turns, [at(0), at(250), at(500)]);
         // Seconds late, a call is due when it was.
         assert_eq!(timetable.next(begun + Duration::from_secs(4)), at(750));
-        let late = begun + Duration::from_secs(5);
+        let late = begun + Duration::from_secs(2) * OVERTIME + GRACE;
         assert_eq!((timetable.next(late), timetable.next(late)), (Turn::TooLate(4), Turn::Over));
         assert_eq!(timetable.next(begun), Turn::Over);
     }

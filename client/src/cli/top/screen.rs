@@ -134,6 +134,12 @@ mod tests {
         let modes = |of: &OwnedFd| format!("{:?}", tcgetattr(of).unwrap());
         let before = modes(&theirs);
         let (output, input) = (theirs.try_clone().unwrap(), theirs.try_clone().unwrap());
+        let as_before_when_told = Arc::new(AtomicBool::new(false));
+        let (told, terminal, unchanged) =
+            (as_before_when_told.clone(), theirs.try_clone().unwrap(), before.clone());
+        std::panic::set_hook(Box::new(move |_| {
+            told.store(modes(&terminal) == unchanged, Ordering::SeqCst);
+        }));
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let screen = Screen::of(output.into(), Some(input)).unwrap();
             assert_ne!(modes(&theirs), before, "it was taken");
@@ -141,6 +147,7 @@ mod tests {
             panic!("planted");
         }));
         assert!(panicked.is_err());
+        assert!(as_before_when_told.load(Ordering::SeqCst), "a panic would vanish with the screen");
         assert_eq!(modes(&theirs), before);
         let mut shown = [0; 256];
         let length = File::from(ours).read(&mut shown).unwrap();
