@@ -120,7 +120,8 @@ impl Client {
         };
         let endpoint = match unsettled {
             Unsettled::AskAlone => self.choose(Wish::Leader),
-            Unsettled::Failed(endpoint, failure) => {
+            Unsettled::Failed(failed) => {
+                let (endpoint, failure) = *failed;
                 self.go_on(&mut budget, failure, endpoint).await?
             }
         };

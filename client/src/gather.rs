@@ -39,14 +39,14 @@ pub(crate) enum Unsettled {
     /// It was not sent, or it was refused in a batch, which tells less than a refusal alone.
     AskAlone,
     /// The attempt at this endpoint failed.
-    Failed(Endpoint, Failure),
+    Failed(Box<(Endpoint, Failure)>),
 }
 
 impl Unsettled {
     /// It was not answered in time, and nobody knows whether it was sent.
     pub(crate) fn late(endpoint: Endpoint, waited: Duration) -> Self {
         let failure = Failure::timeout(&endpoint.address, waited);
-        Self::Failed(endpoint, failure)
+        Self::Failed(Box::new((endpoint, failure)))
     }
 }
 
@@ -146,7 +146,7 @@ async fn alone(
     let allowed = client.options().attempt_timeout.min(client.options().deadline);
     let submit = |mut rpc: Rpc, request| async move { rpc.submit(request).await };
     let sent = client.attempt(endpoint, allowed, request, submit).await;
-    sent.map_err(|failure| Unsettled::Failed(endpoint.clone(), failure))
+    sent.map_err(|failure| Unsettled::Failed(Box::new((endpoint.clone(), failure))))
 }
 
 /// Submits all by one call; one outcome for each, in order.
@@ -170,7 +170,7 @@ async fn together(
         }
         Err(failure) => failure,
     };
-    let failed = || Unsettled::Failed(endpoint.clone(), failed.clone());
+    let failed = || Unsettled::Failed(Box::new((endpoint.clone(), failed.clone())));
     (0..expected).map(|_| Err(failed())).collect()
 }
 

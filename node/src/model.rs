@@ -81,6 +81,7 @@ fn hash(path: &Path, all: &mut blake3::Hasher) -> io::Result<[u8; 32]> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 

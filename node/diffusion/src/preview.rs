@@ -238,7 +238,7 @@ mod tests {
     fn the_test_card_shows_each_colour_once() {
         let card = test_card(8);
         assert_eq!((card.width, card.height), (128, 128));
-        let smooth = |y: usize, x: usize| (y + x) % 2 == 0;
+        let smooth = |y: usize, x: usize| (y + x).is_multiple_of(2);
         let colour = |y: usize, x: usize| {
             let at = (y * 16 * 128 + x * 16) * 3;
             [0, 1, 2].map(|c| card.rgb[at + c])

@@ -59,7 +59,7 @@ async fn a_job_is_unknown_only_where_the_peer_has_come_far_enough() {
     let accepted = world.submit().await;
     let absent = JobId(77).to_string();
     let (names, mut answers) = wait(&world);
-    name(&names, &[absent.clone()], accepted.log_index + 1).await;
+    name(&names, std::slice::from_ref(&absent), accepted.log_index + 1).await;
     let sign = answer(&mut answers).await.expect("a sign of life");
     assert_eq!(sign, wire::AwaitReply::default());
     world.register(1);
