@@ -93,6 +93,7 @@ impl Table {
         let mut section = format!(
             "## {SECTION}\n\nWritten by `make bench-queue`: three nodes of each system on loopback, \
              records of 256 bytes, one call under way per client, at most 64 connections a system; \
+             callers of Atelier share 4 clients of its library, which makes calls that meet one call; \
              the middle one of {} rounds by rate.\n\nMachine: {}; {:.0} fdatasync/s of 256-byte \
              appends in the same run. The clients run on the same cores.\n",
             self.rounds,
