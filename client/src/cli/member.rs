@@ -1,6 +1,5 @@
 //! `atelier member`: who belongs to the cluster, and who decides in it.
 
-use std::io::{IsTerminal, Write};
 use std::net::{Ipv6Addr, SocketAddr};
 
 use atelier_client::{Client, Member, NodeId, Replacement};
@@ -10,7 +9,7 @@ use super::failure::{Exit, Failure};
 use super::json::{Body, Document, MemberView};
 use super::output::{dash, note};
 use super::quorum::{Change, ChangeKind};
-use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, drain, wait};
+use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, change, drain, wait};
 
 const HEADER: [&str; 11] = [
     "id", "address", "role", "leader", "alive", "engine", "model", "slots", "leases", "state",
@@ -282,26 +281,9 @@ fn start_command(node: NodeId, address: &str) -> String {
 
 /// Asks to type the id: a removal is not undone by adding, since ids are never used again.
 async fn confirm(change: &Change) -> Result<(), Failure> {
-    let expected = change.node.map(|node| node.to_string()).unwrap_or_default();
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Usage, format!("member {expected} was left as it is"))
-            .why(["there is no terminal to ask on".to_owned()])
-            .hint("say --yes when it is meant, or --dry-run to see what it does"));
-    }
-    let mut out = std::io::stderr();
-    write!(out, "type {expected} to {} it: ", change.kind.word())?;
-    out.flush()?;
-    let read = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map(|_| line)
-    });
-    let line = read.await.map_err(std::io::Error::other)??;
-    if line.trim() != expected {
-        let what = format!("member {expected} was left as it is");
-        return Err(Failure::new(Exit::Failed, what)
-            .why([format!("expected {expected}, got {:?}", line.trim())]));
-    }
-    Ok(())
+    let id = change.node.map(|node| node.to_string()).unwrap_or_default();
+    let not_done = format!("member {id} was left as it is");
+    change::confirm(&id, &format!("to {} it", change.kind.word()), &not_done).await
 }
 
 #[cfg(test)]

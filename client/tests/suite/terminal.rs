@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
-use super::commands::atelier;
-use super::support::{Peer, cluster};
+use super::commands::{JOB, atelier, submit};
+use super::support::{Peer, cluster, lock};
 
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
@@ -151,6 +151,19 @@ fn no_word_changes_nothing() {
     assert_eq!((code, removed), (Some(130), Vec::new()), "{shown}");
     let (code, removed, shown) = asked_to_remove(CTRL_D);
     assert_eq!((code, removed), (Some(1), Vec::new()), "{shown}");
+}
+
+#[test]
+fn jobs_are_forgotten_only_when_their_number_is_typed() {
+    let (world, peers) = cluster(1);
+    submit(&peers[0], JOB);
+    for (answer, code, left) in [("2\n", 1, true), (CTRL_C, 130, true), ("1\n", 0, false)] {
+        let mut terminal = Terminal::start(&peers[0], &["job", "purge", "--phase", "failed"]);
+        terminal.until("type 1 to forget them: ");
+        terminal.type_in(answer);
+        assert_eq!(terminal.ended(), Some(code), "{answer:?}: {}", terminal.shown);
+        assert_eq!(lock(&world).jobs.contains_key(JOB), left, "{answer:?}");
+    }
 }
 
 /// Looks at the live view, leaves it, and tells the exit code.
