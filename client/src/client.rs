@@ -347,7 +347,7 @@ impl Client {
             tokio::spawn(async move {
                 let asked = timeout(LEARN_TIMEOUT, rpc.status(wire::StatusRequest {})).await;
                 if let Ok(Ok(_)) = asked {
-                    client.pool().seen(&unseen.address);
+                    client.pool().seen(&unseen.address, Instant::now());
                 }
             });
         }

@@ -158,8 +158,11 @@ impl Pool {
     }
 
     /// Books that an endpoint is there, though no call of a user was answered by it.
-    pub(crate) fn seen(&self, address: &str) {
-        self.change(address, |entry| entry.proven = true);
+    pub(crate) fn seen(&self, address: &str, now: Instant) {
+        self.change(address, |entry| {
+            entry.proven = true;
+            entry.breaker.succeeded(now);
+        });
     }
 
     /// Books that an endpoint did not answer. Whoever led there may lead no more.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atelier_proto::client::v1 as wire;
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::budget::Failure;
 use crate::client::Client;
@@ -76,7 +76,8 @@ impl Client {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn survey(&self) -> Survey {
-        let mut answers = join_all(self.pool().endpoints().iter().map(ask)).await;
+        let mut answers =
+            join_all(self.pool().endpoints().iter().map(|endpoint| self.ask(endpoint))).await;
         let newest = answers
             .iter()
             .filter_map(|answer| answer.status.as_ref().ok())
@@ -97,21 +98,24 @@ impl Client {
             .filter_map(|member| self.pool().learn(&member.address))
             .filter(|endpoint| answers.iter().all(|answer| answer.address != endpoint.address))
             .collect();
-        answers.extend(join_all(rest.iter().map(ask)).await);
+        answers.extend(join_all(rest.iter().map(|endpoint| self.ask(endpoint))).await);
         Survey { answers, members }
     }
-}
 
-async fn ask(endpoint: &Endpoint) -> Answer {
-    let address = endpoint.address.clone();
-    let mut rpc = Client::rpc(endpoint);
-    let failure = match timeout(ANSWER_TIMEOUT, rpc.status(wire::StatusRequest {})).await {
-        Ok(Ok(reply)) => {
-            return Answer { address, status: convert::status(reply.into_inner()) };
-        }
-        Ok(Err(status)) => Failure::new(&address, &status),
-        Err(_) => Failure::timeout(&address, ANSWER_TIMEOUT),
-    };
-    let tried = vec![Tried { address: address.clone(), why: failure.message }];
-    Answer { address, status: Err(Error::Unavailable { tried, leader: failure.leader }) }
+    /// Asks one peer. Whether it answers is booked: calls that come after know whom to leave alone.
+    async fn ask(&self, endpoint: &Endpoint) -> Answer {
+        let address = endpoint.address.clone();
+        let mut rpc = Self::rpc(endpoint);
+        let failure = match timeout(ANSWER_TIMEOUT, rpc.status(wire::StatusRequest {})).await {
+            Ok(Ok(reply)) => {
+                self.pool().seen(&address, Instant::now());
+                return Answer { address, status: convert::status(reply.into_inner()) };
+            }
+            Ok(Err(status)) => Failure::new(&address, &status),
+            Err(_) => Failure::timeout(&address, ANSWER_TIMEOUT),
+        };
+        self.book(&failure);
+        let tried = vec![Tried { address: address.clone(), why: failure.message }];
+        Answer { address, status: Err(Error::Unavailable { tried, leader: failure.leader }) }
+    }
 }

@@ -420,3 +420,16 @@ async fn a_read_goes_past_an_endpoint_that_is_busy() {
     assert_eq!((peers[0].calls("get_job").len(), peers[1].calls("get_job").len()), (1, 1));
     hanging.abort();
 }
+
+#[tokio::test]
+async fn whom_surveys_find_silent_is_left_alone() {
+    let (_, mut peers) = cluster(2);
+    // Without repeats only the breaker leads past the dead one.
+    let client = client(&[&peers[0], &peers[1]], Options { retries_max: 0, ..quick() });
+    let job = client.submit(&wanted()).await.unwrap().job;
+    peers[0].kill();
+    for _ in 0..5 {
+        client.survey().await;
+    }
+    client.job(job).await.unwrap();
+}

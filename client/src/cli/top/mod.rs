@@ -15,7 +15,7 @@ mod steps;
 use std::future::pending;
 use std::time::Duration;
 
-use atelier_client::Client;
+use atelier_client::{Client, Options};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -27,6 +27,9 @@ use super::{Context, PATIENCE_ASK, status};
 use reading::{Rates, Reading, Snapshot};
 use screen::Screen;
 use steps::Steps;
+
+/// How long one peer may take: what it tells is at hand.
+const PATIENCE_PEER: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(context: &Context, args: TopArgs) -> Result<Exit, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -48,10 +51,15 @@ pub(super) async fn run(context: &Context, args: TopArgs) -> Result<Exit, Failur
     }
 }
 
+/// A client that turns to another peer soon where one hangs.
+fn client(context: &Context) -> Result<Client, Failure> {
+    let deadline = context.connection.timeout.unwrap_or(PATIENCE_ASK);
+    context.client_with(Options { deadline, attempt_timeout: PATIENCE_PEER, ..Options::default() })
+}
+
 /// Reads twice, an interval apart, and prints what the second reading shows.
 async fn once(context: &Context, args: &TopArgs) -> Result<Exit, Failure> {
-    let client = context.client(PATIENCE_ASK)?;
-    let mut view = View::new(client);
+    let mut view = View::new(client(context)?);
     view.read().await;
     if let Some(reading) = view.newest.as_ref().filter(|reading| !reading.is_answered()) {
         return Err(status::nobody(&reading.survey));
@@ -71,7 +79,7 @@ async fn once(context: &Context, args: &TopArgs) -> Result<Exit, Failure> {
 
 /// Reads and draws until it is dropped.
 async fn live(context: &Context, args: &TopArgs, screen: &Screen) -> Result<Exit, Failure> {
-    let mut view = View::new(context.client(PATIENCE_ASK)?);
+    let mut view = View::new(client(context)?);
     screen.draw(&[format!("asking {} …", context.connection.endpoints.join(", "))])?;
     loop {
         let next = Instant::now() + args.interval;
