@@ -55,6 +55,9 @@ impl Generation {
     ///
     /// # Errors
     /// As the variants of [`OpenError`] say; nothing but sled's own unfinished snapshot is removed.
+    ///
+    /// # Panics
+    /// Where sled does, on some kinds of damage; so the caller calls it inside [`guarded`].
     pub(super) fn open(
         place: &Path,
         directory: PathBuf,
@@ -71,12 +74,7 @@ impl Generation {
             .cache_capacity(CACHE_BYTES)
             .use_compression(false)
             .flush_every_ms(None);
-        let sled = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|panic| OpenError::Corrupt {
-                place: place.clone(),
-                reason: format!("sled panicked: {}", panic_text(&*panic)),
-            })?
-            .map_err(|error| open_error(&place, error))?;
+        let sled = config.open().map_err(|error| open_error(&place, error))?;
         let file = File::open(directory.join("db")).map_err(io)?;
         file.sync_all().map_err(io)?;
         sync_surroundings(&directory).map_err(io)?;
@@ -245,7 +243,7 @@ impl Generation {
 
     fn error(&self, error: sled::Error) -> StoreError {
         match error {
-            sled::Error::Io(error) => {
+            sled::Error::Io(error) if is_of_the_system(&error) => {
                 StoreError::Io { place: self.place.clone(), reason: error.to_string() }
             }
             other => self.corrupt(&other.to_string()),
@@ -365,12 +363,24 @@ fn sync_blobs(blobs: &Path, synced: &mut BTreeSet<PathBuf>) -> io::Result<()> {
 fn open_error(place: &str, error: sled::Error) -> OpenError {
     let place = place.to_owned();
     match error {
-        sled::Error::Io(error) => OpenError::Io { place, reason: error.to_string() },
+        sled::Error::Io(error) if is_of_the_system(&error) => {
+            OpenError::Io { place, reason: error.to_string() }
+        }
         other => OpenError::Corrupt { place, reason: other.to_string() },
     }
 }
 
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+/// Says whether the system refused. Where a file ends too early, sled tells of that as an error of input too, and it
+/// is damage.
+fn is_of_the_system(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::UnexpectedEof
+}
+
+/// Runs what calls sled, which panics on some kinds of damage. `Err` says with what.
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        format!("sled panicked: {}", text.unwrap_or("no message"))
+    })
 }

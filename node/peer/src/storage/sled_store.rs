@@ -24,13 +24,12 @@
 
 use super::current;
 use super::floor::Floor;
-use super::generation::{Count, Generation, panic_text};
+use super::generation::{Count, Generation, guarded};
 use super::untouched::Untouched;
 use crate::ports::{Batch, Store, StoreError, Tree};
 use bytes::Bytes;
 use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -118,7 +117,7 @@ impl SledStore {
 
 impl Store for SledStore {
     fn read(&self, tree: Tree, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.database(tree).generation().read(key)
+        self.database(tree).reading(|generation| generation.read(key))
     }
 
     fn scan(
@@ -128,7 +127,7 @@ impl Store for SledStore {
         below: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.database(tree).generation().scan(from, below, limit)
+        self.database(tree).reading(|generation| generation.scan(from, below, limit))
     }
 
     fn write(&self, tree: Tree, batch: Batch) -> Result<(), StoreError> {
@@ -183,16 +182,22 @@ impl Database {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn reading<T>(
+        &self,
+        read: impl FnOnce(&Generation) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let generation = self.generation();
+        guarded(|| read(&generation)).unwrap_or_else(|panic| Err(generation.corrupt(&panic)))
+    }
+
     fn write(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(failed) = &writer.failed {
             return Err(failed.clone());
         }
         let generation = self.generation();
-        let written = AssertUnwindSafe(|| self.write_durably(batch, &mut writer, &generation));
-        let result = catch_unwind(written).unwrap_or_else(|panic| {
-            Err(generation.corrupt(&format!("sled panicked: {}", panic_text(&*panic))))
-        });
+        let written = guarded(|| self.write_durably(batch, &mut writer, &generation));
+        let result = written.unwrap_or_else(|panic| Err(generation.corrupt(&panic)));
         if let Err(error) = &result {
             writer.failed = Some(error.clone());
         }
@@ -293,9 +298,13 @@ fn open_untouched(directory: &Path, number: u64) -> Result<(Generation, Floor, C
             None
         }
     };
-    let opened = Generation::open(directory, place, number).and_then(|generation| {
+    let opened = guarded(|| {
+        let generation = Generation::open(directory, place, number)?;
         let (floor, count) = check_floor(directory, &generation)?;
         Ok((generation, floor, count))
+    });
+    let opened = opened.unwrap_or_else(|reason| {
+        Err(OpenError::Corrupt { place: directory.display().to_string(), reason })
     });
     let Some(untouched) = untouched else { return opened };
     let settled = match opened {

@@ -36,19 +36,53 @@ async fn damage_to_any_file_is_noticed_or_harmless() {
         let name = file.file_name().expect("a file").to_string_lossy().into_owned();
         let name = if name.starts_with("snap.") { "snap.*".to_owned() } else { name };
         let outcome = outcome(copy.path());
-        let after = contents(copy.path());
         if outcome == "refused at open" {
             let tree = files[round as usize % files.len()].parent().expect("a tree");
-            let mut own = before.iter().filter(|(path, _)| path.starts_with(tree));
-            let changed = own.find(|(path, bytes)| after.get(*path) != Some(bytes));
-            let changed = changed.map(|(path, _)| path);
-            assert_eq!(changed, None, "a file of a refused tree was changed or deleted");
+            assert_untouched(&before, copy.path(), tree);
         }
         *counts.entry((name, kind, outcome)).or_insert(0) += 1;
     }
     for ((file, kind, outcome), count) in counts {
         println!("{file} {kind}: {outcome} {count}");
     }
+}
+
+/// Where a file ends inside of its last segment, sled tells of that as an error of input.
+#[tokio::test]
+async fn a_database_that_is_cut_is_corrupted_not_unreadable() {
+    const SEGMENT_BYTES: u64 = 512 * 1024;
+    const STEP_BYTES: usize = 16 * 1024;
+    let origin = tempfile::tempdir().expect("a temporary directory");
+    fill(origin.path()).await;
+    for tree in ["log", "state"] {
+        let bytes = fs::metadata(origin.path().join(tree).join("db")).expect("stat").len();
+        assert!(bytes > SEGMENT_BYTES, "{tree} is too small for this test");
+        let heads = (0..bytes).step_by(SEGMENT_BYTES as usize);
+        let heads = heads.flat_map(|start| [0, 1, 19, 21].map(|more| start + more));
+        let inside = (bytes - SEGMENT_BYTES..bytes).step_by(STEP_BYTES);
+        for cut in heads.chain(inside).filter(|cut| *cut < bytes) {
+            let copy = tempfile::tempdir().expect("a temporary directory");
+            copy_all(origin.path(), copy.path());
+            let file = copy.path().join(tree).join("db");
+            let file = fs::OpenOptions::new().write(true).open(file).expect("open");
+            file.set_len(cut).expect("cut");
+            let before = contents(copy.path());
+            match outcome(copy.path()) {
+                "refused at open" => assert_untouched(&before, copy.path(), Path::new(tree)),
+                // The segment's end is padding.
+                "served whole" if cut > bytes - SEGMENT_BYTES => {}
+                outcome => panic!("{outcome}: {tree} cut at {cut} of {bytes}"),
+            }
+        }
+    }
+}
+
+fn assert_untouched(before: &BTreeMap<PathBuf, Vec<u8>>, directory: &Path, tree: &Path) {
+    let after = contents(directory);
+    let mut own = before.iter().filter(|(path, _)| path.starts_with(tree));
+    let changed = own.find(|(path, bytes)| after.get(*path) != Some(bytes));
+    let changed = changed.map(|(path, _)| path);
+    assert_eq!(changed, None, "a file of a refused tree was changed or deleted");
 }
 
 /// Flips a bit, cuts the end off, or overwrites a part with zeros.
