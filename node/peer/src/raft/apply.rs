@@ -11,12 +11,11 @@
 //! The state lives in memory. What is on the disk is the last snapshot and the log behind it; both together give the
 //! state again.
 
-use super::snapshots::Shelf;
+use super::snapshots::{Shelf, SnapshotData};
 use super::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::ports::upkeep::MARKS_KEPT;
 use crate::view::View;
 use atelier_state::{LogIndex, Reply, State};
-use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
@@ -141,7 +140,7 @@ fn apply_payload(state: &mut State, index: LogIndex, payload: &Payload) -> Vec<R
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -173,7 +172,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         SnapshotBuilder { meta: self.meta(), state: self.state.clone(), shelf: self.shelf.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> io::Result<()> {
         self.state = self.shelf.install(meta.clone(), snapshot).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -182,12 +185,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        Ok(self.shelf.current())
+        self.shelf.current()
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         self.shelf.build(self.meta.clone(), self.state.clone()).await

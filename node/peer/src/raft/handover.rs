@@ -137,7 +137,7 @@ impl RaftNode {
                     snapshot.map_err(|error| SnapshotError::Stopped(error.to_string()))?;
                 let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index());
                 if let Some(taken) = snapshot.filter(|s| index(s.meta.last_log_id) >= applied.0) {
-                    let bytes = taken.snapshot.len() as u64;
+                    let bytes = taken.snapshot.len();
                     return Ok((LogIndex(index(taken.meta.last_log_id)), bytes));
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -9,6 +9,7 @@
 
 use super::codec::{self, DecodeError, SnapshotHead, Target};
 use super::disk::{self, Disks};
+use super::snapshots::SnapshotData;
 use super::types::{Snapshot, TypeConfig, Vote};
 use crate::ports::{Dial, Purpose};
 use atelier_proto::peer::v1 as pb;
@@ -236,7 +237,7 @@ impl Replies {
 }
 
 impl RaftNetworkV2<TypeConfig> for Network {
-    type SnapshotData = bytes::Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -301,11 +302,12 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut client = reachable(&self.client)?;
-        let bytes = snapshot.snapshot.len() as u64;
-        let head = SnapshotHead { vote, meta: snapshot.meta, bytes };
+        let bytes = snapshot.snapshot.bytes(snapshot.meta.clone()).await;
+        let bytes = bytes.map_err(|error| Unreachable::from_string(error.to_string()))?;
+        let head = SnapshotHead { vote, meta: snapshot.meta, bytes: bytes.len() as u64 };
         let head = codec::snapshot_head_to_proto(&self.target, &head);
         // The stream is lazy and complete before the call, so nothing waits for a reply that comes last.
-        let chunks = stream::iter([head]).chain(stream::iter(chunks(snapshot.snapshot)));
+        let chunks = stream::iter([head]).chain(stream::iter(chunks(bytes)));
         let chunks = self.meant(chunks);
         let call = within(option.hard_ttl(), |_| client.install_snapshot(chunks));
         let reply = tokio::select! {

@@ -6,6 +6,7 @@
 use super::codec::{self, DecodeError, SnapshotHead};
 use super::disk::OwnDisk;
 use super::network::MESSAGE_BYTES_MAX;
+use super::snapshots::{Received, SnapshotData};
 use super::status::Heard;
 use super::types::{Raft, Snapshot, TypeConfig};
 use atelier_proto::peer::v1 as pb;
@@ -166,7 +167,8 @@ impl raft_server::Raft for RaftService {
         self.check_target(&head.cluster, head.to)?;
         let head = codec::snapshot_head_from_proto(head).map_err(invalid)?;
         let data = receive(&head, &mut chunks).await?;
-        let snapshot = Snapshot { meta: head.meta, snapshot: check_snapshot(data).await? };
+        let snapshot = SnapshotData::Received(Box::new(check_snapshot(data).await?));
+        let snapshot = Snapshot { meta: head.meta, snapshot };
         let reply = self.raft.install_full_snapshot(head.vote, snapshot).await.map_err(stopped)?;
         Ok(Response::new(pb::SnapshotReply { vote: Some(codec::vote_to_proto(&reply.vote)) }))
     }
@@ -227,7 +229,7 @@ async fn receive(
         let reason = format!("{} bytes of snapshot, more than {SNAPSHOT_BYTES_MAX}", head.bytes);
         return Err(Status::resource_exhausted(reason));
     }
-    let mut data = BytesMut::new();
+    let mut data = BytesMut::with_capacity(head.bytes as usize);
     while let Some(chunk) = next_chunk(chunks).await? {
         if data.len() as u64 + chunk.data.len() as u64 > head.bytes {
             return Err(Status::invalid_argument("more bytes of snapshot than announced"));
@@ -243,8 +245,8 @@ async fn receive(
 }
 
 /// Refuses a snapshot that cannot be installed: one that fails to be would stop the node.
-async fn check_snapshot(data: Bytes) -> Result<Bytes, Status> {
-    let check = move || codec::decode_snapshot(&data).map(|_| data).map_err(invalid);
+async fn check_snapshot(data: Bytes) -> Result<Received, Status> {
+    let check = move || Received::decode(data).map_err(invalid);
     let checked = tokio::task::spawn_blocking(check).await;
     checked.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
 }

@@ -24,7 +24,8 @@ pub(super) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(super) type Membership = openraft::Membership<u64, String>;
 pub(super) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 pub(super) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
-pub(super) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, bytes::Bytes>;
+pub(super) type Snapshot =
+    openraft::type_config::alias::SnapshotOf<TypeConfig, super::snapshots::SnapshotData>;
 pub(super) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(super) type Raft = openraft::Raft<TypeConfig, super::apply::StateMachine>;
 

@@ -15,7 +15,8 @@ pub const FORMAT: u8 = 1;
 /// Bytes of the largest body that fits into a value.
 pub const BODY_BYTES_MAX: usize = VALUE_BYTES_MAX - HEAD_BYTES;
 
-const HEAD_BYTES: usize = 5;
+/// Bytes before the body.
+pub const HEAD_BYTES: usize = 5;
 
 const _: () = assert!(atelier_state::limits::ENTRY_BYTES_MAX + 1024 <= BODY_BYTES_MAX);
 
@@ -38,11 +39,44 @@ pub enum FrameError {
     },
 }
 
+/// The checksum of a key and a body that comes in parts.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum(u32);
+
+impl Sum {
+    /// The sum of a key and of nothing behind it yet.
+    pub fn of(key: &[u8]) -> Sum {
+        Sum(crc32c::crc32c(key))
+    }
+
+    /// The sum of no bytes, for a part that is summed apart.
+    pub fn of_part() -> Sum {
+        Sum(0)
+    }
+
+    /// Adds the next bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0 = crc32c::crc32c_append(self.0, bytes);
+    }
+
+    /// Adds a part of that many bytes that was summed apart.
+    pub fn add_part(&mut self, part: Sum, bytes: usize) {
+        self.0 = crc32c::crc32c_combine(self.0, part.0, bytes);
+    }
+
+    /// Returns the head of the frame whose body this is the sum of.
+    pub fn head(self) -> [u8; HEAD_BYTES] {
+        let [a, b, c, d] = self.0.to_be_bytes();
+        [FORMAT, a, b, c, d]
+    }
+}
+
 /// Wraps a body that will be stored under a key.
 pub fn seal(key: &[u8], body: &[u8]) -> Bytes {
+    let mut sum = Sum::of(key);
+    sum.add(body);
     let mut frame = BytesMut::with_capacity(HEAD_BYTES + body.len());
-    frame.put_u8(FORMAT);
-    frame.put_u32(checksum(key, body));
+    frame.put_slice(&sum.head());
     frame.put_slice(body);
     frame.freeze()
 }
@@ -59,20 +93,31 @@ pub fn open(key: &[u8], frame: &Bytes) -> Result<Bytes, FrameError> {
     if format != FORMAT {
         return Err(FrameError::Format(format));
     }
-    let (expected, found) = (u32::from_be_bytes(sum), checksum(key, body));
+    let mut found = Sum::of(key);
+    found.add(body);
+    let (expected, found) = (u32::from_be_bytes(sum), found.0);
     if expected != found {
         return Err(FrameError::Checksum { expected, found });
     }
     Ok(frame.slice(HEAD_BYTES..))
 }
 
-fn checksum(key: &[u8], body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(key), body)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_sum_up_as_the_whole_does() {
+        let (one, two, three) = (&b"one"[..], &[7; 100_000][..], &b"three"[..]);
+        let mut part = Sum::of_part();
+        part.add(two);
+        let mut sum = Sum::of(b"key");
+        sum.add(one);
+        sum.add_part(part, two.len());
+        sum.add(three);
+        let whole = [one, two, three].concat();
+        assert_eq!(sum.head(), seal(b"key", &whole)[..HEAD_BYTES]);
+    }
 
     #[test]
     fn a_frame_gives_its_body_back() {

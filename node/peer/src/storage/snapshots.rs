@@ -8,6 +8,7 @@ use super::LoadError;
 use super::frame;
 use crate::ports::{Batch, Store, StoreError, Tree};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::mem;
 
 /// Bytes of a chunk; with its frame it fits into a value.
 const CHUNK_BYTES: usize = 48 * 1024;
@@ -39,61 +40,57 @@ impl Snapshots {
         let Some(value) = store.read(Tree::State, CURRENT)? else {
             return Ok((Snapshots { current: Current::default(), generation }, None));
         };
-        let corrupt = |at: &str, reason: String| LoadError::Corrupt {
-            place: store.place(Tree::State),
-            at: at.to_owned(),
-            reason,
-        };
+        let corrupt = |reason: String| corrupt(store, "snapshot head", reason);
         let head = frame::open(CURRENT, &value);
-        let head = head.map_err(|error| corrupt("snapshot head", error.to_string()))?;
-        let current = Current::decode(head)
-            .ok_or_else(|| corrupt("snapshot head", "not a head".to_owned()))?;
-        let mut bytes = BytesMut::new();
-        for number in 0..current.chunks {
-            let at = format!("snapshot chunk {number} of {}", current.chunks);
-            let key = chunk_key(current.generation, number);
-            let value = store.read(Tree::State, &key)?;
-            let value = value.ok_or_else(|| corrupt(&at, "the chunk is missing".to_owned()))?;
-            let chunk = frame::open(&key, &value);
-            bytes.put(chunk.map_err(|error| corrupt(&at, error.to_string()))?);
-        }
-        if bytes.len() as u64 != current.bytes {
-            let reason = format!("{} bytes where {} were written", bytes.len(), current.bytes);
-            return Err(corrupt("snapshot", reason));
-        }
+        let head = head.map_err(|error| corrupt(error.to_string()))?;
+        let current = Current::decode(head).ok_or_else(|| corrupt("not a head".to_owned()))?;
+        let bytes = current.read(store)?;
         let generation = generation.max(current.generation);
-        Ok((Snapshots { current, generation }, Some(bytes.freeze())))
+        Ok((Snapshots { current, generation }, Some(bytes)))
     }
 
     /// Makes bytes the current snapshot; they are durable on return. Blocks.
     ///
     /// # Errors
     /// When the store fails. Then the old snapshot holds, and the node must not go on.
-    pub fn save(&mut self, store: &dyn Store, bytes: &Bytes) -> Result<(), StoreError> {
-        let chunks: Vec<Bytes> =
-            (0..bytes.len()).step_by(CHUNK_BYTES).map(|at| slice(bytes, at)).collect();
+    pub fn save(&mut self, store: &dyn Store, bytes: &[u8]) -> Result<(), StoreError> {
+        self.save_parts(store, |put| put(bytes))
+    }
+
+    /// Makes bytes that come in parts the current snapshot, one chunk in memory after another. Blocks.
+    ///
+    /// # Errors
+    /// As [`Snapshots::save`].
+    pub fn save_parts(
+        &mut self,
+        store: &dyn Store,
+        parts: impl FnOnce(&mut Put<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         self.generation += 1;
-        let next = Current {
-            generation: self.generation,
-            chunks: u32::try_from(chunks.len()).unwrap_or(u32::MAX),
-            bytes: bytes.len() as u64,
-        };
-        let mut number = 0;
-        for group in chunks.chunks(BATCH_CHUNKS) {
-            let mut batch = Batch::new();
-            for chunk in group {
-                let key = chunk_key(next.generation, number);
-                let value = frame::seal(&key, chunk);
-                batch.set(key, value);
-                number += 1;
-            }
-            store.write(Tree::State, batch)?;
-        }
+        let mut draft = Draft::new(store, self.generation);
+        parts(&mut |bytes| draft.put(bytes))?;
+        let next = draft.finish()?;
         let mut batch = Batch::new();
         batch.set(CURRENT, frame::seal(CURRENT, &next.encode()));
         store.write(Tree::State, batch)?;
         self.current = next;
         self.remove_others(store)
+    }
+
+    /// Bytes of the current snapshot; 0 where there is none.
+    pub fn bytes(&self) -> u64 {
+        self.current.bytes
+    }
+
+    /// Reads the current snapshot again, if there is one. Blocks.
+    ///
+    /// # Errors
+    /// As [`Snapshots::load`].
+    pub fn read(&self, store: &dyn Store) -> Result<Option<Bytes>, LoadError> {
+        if self.current.generation == 0 {
+            return Ok(None);
+        }
+        self.current.read(store).map(Some)
     }
 
     fn remove_others(&self, store: &dyn Store) -> Result<(), StoreError> {
@@ -130,6 +127,83 @@ impl Current {
         let bytes = body.try_get_u64().ok()?;
         body.is_empty().then_some(Current { generation, chunks, bytes })
     }
+
+    fn read(self, store: &dyn Store) -> Result<Bytes, LoadError> {
+        let most = u64::from(self.chunks) * CHUNK_BYTES as u64;
+        let mut bytes = BytesMut::with_capacity(self.bytes.min(most) as usize);
+        for number in 0..self.chunks {
+            let corrupt = |reason: String| {
+                corrupt(store, &format!("snapshot chunk {number} of {}", self.chunks), reason)
+            };
+            let key = chunk_key(self.generation, number);
+            let value = store.read(Tree::State, &key)?;
+            let value = value.ok_or_else(|| corrupt("the chunk is missing".to_owned()))?;
+            let chunk = frame::open(&key, &value);
+            bytes.put(chunk.map_err(|error| corrupt(error.to_string()))?);
+        }
+        if bytes.len() as u64 != self.bytes {
+            let reason = format!("{} bytes where {} were written", bytes.len(), self.bytes);
+            return Err(corrupt(store, "snapshot", reason));
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+/// Takes the next bytes of a snapshot.
+pub type Put<'p> = dyn FnMut(&[u8]) -> Result<(), StoreError> + 'p;
+
+/// The chunks of a generation that is not current yet.
+struct Draft<'s> {
+    store: &'s dyn Store,
+    next: Current,
+    chunk: BytesMut,
+    batch: Batch,
+}
+
+impl Draft<'_> {
+    fn new(store: &dyn Store, generation: u64) -> Draft<'_> {
+        let next = Current { generation, ..Current::default() };
+        let chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        Draft { store, next, chunk, batch: Batch::new() }
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let room = CHUNK_BYTES - self.chunk.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.chunk.put_slice(now);
+            bytes = later;
+            if self.chunk.len() == CHUNK_BYTES {
+                self.end_chunk()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) -> Result<(), StoreError> {
+        let key = chunk_key(self.next.generation, self.next.chunks);
+        let value = frame::seal(&key, &self.chunk);
+        self.batch.set(key, value);
+        self.next.chunks += 1;
+        self.next.bytes += self.chunk.len() as u64;
+        self.chunk.clear();
+        if (self.next.chunks as usize).is_multiple_of(BATCH_CHUNKS) {
+            self.store.write(Tree::State, mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Current, StoreError> {
+        if !self.chunk.is_empty() {
+            self.end_chunk()?;
+        }
+        self.store.write(Tree::State, mem::take(&mut self.batch))?;
+        Ok(self.next)
+    }
+}
+
+fn corrupt(store: &dyn Store, at: &str, reason: String) -> LoadError {
+    LoadError::Corrupt { place: store.place(Tree::State), at: at.to_owned(), reason }
 }
 
 /// Finds the highest generation that has chunks. There are two at most, so two scans do.
@@ -142,10 +216,6 @@ fn last_generation(store: &dyn Store) -> Result<u64, LoadError> {
         let generation = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
         last = generation.map_or(last + 1, u64::from_be_bytes);
     }
-}
-
-fn slice(bytes: &Bytes, at: usize) -> Bytes {
-    bytes.slice(at..bytes.len().min(at + CHUNK_BYTES))
 }
 
 fn chunk_key(generation: u64, number: u32) -> Bytes {

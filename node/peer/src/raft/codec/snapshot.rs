@@ -10,25 +10,35 @@ use super::records::{
 };
 use super::{DecodeError, SNAPSHOT_FORMAT, array, check_format, parse};
 use crate::raft::types::SnapshotMeta;
-use crate::storage::frame;
+use crate::storage::frame::{self, Sum};
 use atelier_proto::client::v1::Phase as PhaseNumber;
 use atelier_proto::peer::v1 as pb;
 use atelier_state::{
     Attempt, Digest, FencingToken, Job, KeyRecord, Lease, LogIndex, Node, NodeId, Phase,
     SettingValue, SettingsRecord, Snapshot, State, TenantKey, TrailRecord, limits,
 };
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, message};
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, message,
+};
 use std::sync::Arc;
 
 /// The name under which the bytes of a snapshot are summed, on disk and on the wire.
 const SEAL: &[u8] = b"snapshot";
 
-/// Encodes a snapshot with its checksum.
+/// Encodes a snapshot with its checksum, and hands it out in parts.
 ///
-/// Jobs are turned into records one by one: a million records at once would take as much memory as the state.
-pub(in crate::raft) fn encode_snapshot(meta: &SnapshotMeta, state: &State) -> Bytes {
+/// Jobs are turned into records one by one, twice: a million records, or all their bytes, would take as much memory as
+/// the state does.
+///
+/// # Errors
+/// As `put`.
+pub(in crate::raft) fn encode_snapshot<E>(
+    meta: &SnapshotMeta,
+    state: &State,
+    mut put: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let membership = &meta.last_membership;
     let outer = pb::Snapshot {
         last_log_id: meta.last_log_id.as_ref().map(log_id_to_proto),
@@ -39,40 +49,59 @@ pub(in crate::raft) fn encode_snapshot(meta: &SnapshotMeta, state: &State) -> By
     let snapshot = state.to_snapshot();
     let whole = snapshot.features > limits::FEATURES_FIRST;
     let (head, tail) = (head_to_proto(&snapshot), tail_to_proto(&snapshot, whole));
-    let jobs = || snapshot.jobs.iter().map(|job| job_to_proto(job, whole));
-    let jobs_bytes: usize = jobs().map(|job| message::encoded_len(JOBS_TAG, &job)).sum();
-    let state_bytes = head.encoded_len() + jobs_bytes + tail.encoded_len();
-    let mut bytes = Vec::with_capacity(outer.encoded_len() + state_bytes + FRAME_BYTES);
+    let tail = tail.encode_to_vec();
+    let mut record = Vec::new();
+    let mut each_job = |take: &mut dyn FnMut(&[u8]) -> Result<(), E>| {
+        snapshot.jobs.iter().try_for_each(|job| {
+            record.clear();
+            message::encode(JOBS_TAG, &job_to_proto(job, whole), &mut record);
+            take(&record)
+        })
+    };
+    let (mut jobs, mut jobs_bytes) = (Sum::of_part(), 0);
+    each_job(&mut |record| {
+        jobs.add(record);
+        jobs_bytes += record.len();
+        Ok(())
+    })?;
     // The fields of a message may be encoded apart, in the order of their tags.
-    outer.encode_raw(&mut bytes);
-    encode_key(STATE_TAG, WireType::LengthDelimited, &mut bytes);
-    encode_varint(state_bytes as u64, &mut bytes);
-    head.encode_raw(&mut bytes);
-    jobs().for_each(|job| message::encode(JOBS_TAG, &job, &mut bytes));
-    tail.encode_raw(&mut bytes);
-    frame::seal(SEAL, &bytes)
+    let mut front = outer.encode_to_vec();
+    encode_key(STATE_TAG, WireType::LengthDelimited, &mut front);
+    encode_varint((head.encoded_len() + jobs_bytes + tail.len()) as u64, &mut front);
+    head.encode_raw(&mut front);
+    let mut sum = Sum::of(SEAL);
+    sum.add(&front);
+    sum.add_part(jobs, jobs_bytes);
+    sum.add(&tail);
+    put(&sum.head())?;
+    put(&front)?;
+    each_job(&mut put)?;
+    put(&tail)
 }
 
 /// Of `Snapshot.state`.
 const STATE_TAG: u32 = 4;
 /// Of `StateSnapshot.jobs`.
 const JOBS_TAG: u32 = 3;
-/// The key and the length before the state, at their longest.
-const FRAME_BYTES: usize = 16;
-
-/// Decodes a snapshot.
+/// Decodes a snapshot, one job after another, as [`encode_snapshot`] encodes it.
 pub(in crate::raft) fn decode_snapshot(
     bytes: &Bytes,
 ) -> Result<(SnapshotMeta, State), DecodeError> {
     let body = frame::open(SEAL, bytes);
     let body = body.map_err(|error| DecodeError::new("snapshot", error.to_string()))?;
-    let snapshot: pb::Snapshot = parse("snapshot", body)?;
+    let mut states = Vec::new();
+    let outer: pb::Snapshot = parse_but("snapshot", body, STATE_TAG, &mut states)?;
     let meta = SnapshotMeta {
-        last_log_id: snapshot.last_log_id.map(log_id_from_proto),
-        last_membership: stored_membership(snapshot.membership_log_id, snapshot.membership)?,
+        last_log_id: outer.last_log_id.map(log_id_from_proto),
+        last_membership: stored_membership(outer.membership_log_id, outer.membership)?,
     };
-    let state = snapshot.state.ok_or_else(|| DecodeError::missing("snapshot.state"))?;
-    let state = State::from_snapshot(state_from_proto(state)?)
+    let state = states.pop().ok_or_else(|| DecodeError::missing("snapshot.state"))?;
+    if !states.is_empty() {
+        return Err(DecodeError::new("snapshot.state", "it is there twice".to_owned()));
+    }
+    let mut jobs = Vec::new();
+    let rest: pb::StateSnapshot = parse_but("snapshot.state", state, JOBS_TAG, &mut jobs)?;
+    let state = State::from_snapshot(state_from_proto(rest, jobs)?)
         .map_err(|error| DecodeError::new("snapshot.state", error.to_string()))?;
     let last = meta.last_log_id.map_or(0, |id| id.index());
     if state.applied().0 != last {
@@ -80,6 +109,32 @@ pub(in crate::raft) fn decode_snapshot(
         return Err(DecodeError::new("snapshot.state.applied", reason));
     }
     Ok((meta, state))
+}
+
+/// Parses a message but for the messages under one tag, whose bytes it leaves to the caller.
+fn parse_but<M: Message + Default>(
+    what: &'static str,
+    mut body: Bytes,
+    tag: u32,
+    left: &mut Vec<Bytes>,
+) -> Result<M, DecodeError> {
+    let malformed = |error: prost::DecodeError| DecodeError::new(what, error.to_string());
+    let mut message = M::default();
+    while body.has_remaining() {
+        let (found, wire_type) = decode_key(&mut body).map_err(malformed)?;
+        if (found, wire_type) != (tag, WireType::LengthDelimited) {
+            let context = DecodeContext::default();
+            message.merge_field(found, wire_type, &mut body, context).map_err(malformed)?;
+            continue;
+        }
+        let bytes = decode_varint(&mut body).map_err(malformed)?;
+        if bytes > body.remaining() as u64 {
+            let reason = format!("{bytes} bytes where {} are left", body.remaining());
+            return Err(DecodeError::new(what, reason));
+        }
+        left.push(body.split_to(bytes as usize));
+    }
+    Ok(message)
 }
 
 /// Encodes what comes before the jobs.
@@ -114,15 +169,15 @@ fn tail_to_proto(snapshot: &Snapshot, whole: bool) -> pb::StateSnapshot {
     }
 }
 
-fn state_from_proto(snapshot: pb::StateSnapshot) -> Result<Snapshot, DecodeError> {
+fn state_from_proto(
+    snapshot: pb::StateSnapshot,
+    jobs: Vec<Bytes>,
+) -> Result<Snapshot, DecodeError> {
     check_format("snapshot.state.format", snapshot.format, SNAPSHOT_FORMAT)?;
+    let job = |record| Ok(Arc::new(job_from_proto(parse("snapshot.state.jobs", record)?)?));
     let first = Snapshot {
         applied: LogIndex(snapshot.applied),
-        jobs: snapshot
-            .jobs
-            .into_iter()
-            .map(|job| job_from_proto(job).map(Arc::new))
-            .collect::<Result<_, _>>()?,
+        jobs: jobs.into_iter().map(job).collect::<Result<_, DecodeError>>()?,
         nodes: snapshot.nodes.into_iter().map(node_from_proto).collect(),
         submit_sequence: snapshot.submit_sequence,
         forgotten: snapshot.forgotten,
