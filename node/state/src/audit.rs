@@ -15,7 +15,7 @@ pub use step::check_step;
 
 use crate::job::{Job, Phase};
 use crate::limits;
-use crate::state::State;
+use crate::state::{JobBytes, State};
 
 /// An invariant of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +66,15 @@ pub fn check(state: &State) -> Result<(), Violation> {
 /// made from the records: one that names too little or too much has another size.
 pub(crate) fn check_records(state: &State) -> Result<(), Violation> {
     check_counts(state)?;
+    let mut bytes = JobBytes::default();
     for (id, job) in state.jobs.iter() {
         ensure(*id == job.submit.job, Invariant::S2, || format!("job {id} is kept as another"))?;
         jobs::check(state, job)?;
+        *bytes.of(&job.phase) += job.bytes();
     }
+    ensure(bytes == state.bytes, Invariant::S6, || {
+        format!("the jobs take {bytes:?}, and {:?} were counted", state.bytes)
+    })?;
     for (id, node) in state.nodes.iter() {
         records::check_node(node, state.features.0)
             .map_err(|detail| violation(Invariant::S6, format!("node {id}: {detail}")))?;

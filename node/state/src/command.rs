@@ -276,6 +276,13 @@ impl Command {
 }
 
 impl Submit {
+    /// Bytes of all its texts.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let key = self.idempotency_key.as_ref().map_or(0, |key| key.len());
+        let names = self.tenant.len() + key + self.kind.len() + self.traceparent.len();
+        names + self.parameters.len()
+    }
+
     fn is_of_first_level(&self) -> bool {
         let has_times = self.deadline_ms > 0 || self.max_runtime_s > 0;
         !has_times && self.cost == 1 && self.retry_of.is_none()

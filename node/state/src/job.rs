@@ -219,6 +219,21 @@ impl Job {
         self.attempts.last().map(|attempt| attempt.error.as_str())
     }
 
+    /// Bytes that the job takes in a snapshot, at most: its texts, and a fixed number for all else.
+    pub fn bytes(&self) -> u64 {
+        const JOB: usize = 256;
+        const ATTEMPT: usize = 64;
+        const ARTIFACT: usize = 64;
+        const HOLDER: usize = 10;
+        let attempts = self.attempts.iter().map(|it| ATTEMPT + it.error.len());
+        let artifact =
+            |it: &ArtifactRef| ARTIFACT + it.media_type.len() + HOLDER * it.holders.len();
+        let artifacts = self.artifacts.iter().map(artifact);
+        let texts = self.submit.text_bytes() + self.cancel_reason.len();
+        let bytes = JOB + texts + attempts.sum::<usize>() + artifacts.sum::<usize>();
+        u64::try_from(bytes).expect("a usize fits")
+    }
+
     /// Says whether it waits for the end of its back-off, not for a slot.
     pub fn is_delayed(&self) -> bool {
         self.retry_at_ms > 0

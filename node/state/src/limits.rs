@@ -16,6 +16,12 @@ pub const QUEUE_JOBS_MAX: usize = 500_000;
 pub const JOBS_MAX: usize = 1_600_000;
 /// Terminal jobs that the janitor keeps at most: the most that the setting `retention.jobs` may be.
 pub const JOBS_KEPT_MAX: usize = 1_000_000;
+/// Bytes of the unfinished jobs, as `Job::bytes` counts them. Filled by clients; at the bound gateways refuse `Submit`
+/// with Retry-After. It is passed by what was under way at that moment, and by the errors of attempts that fail later.
+pub const UNFINISHED_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Bytes of the terminal jobs. Filled by finished jobs; the janitor forgets the oldest above it. With the bound above
+/// it bounds a snapshot, and what a peer holds in memory.
+pub const ENDED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Tenants with jobs, or with a debt in the fair share. Filled by clients; at the bound idle ones are dropped, then
 /// `Submit` of a new one is refused.
 pub const TENANTS_MAX: usize = 1_024;

@@ -42,6 +42,20 @@ pub struct State {
     pub(crate) ended: Ended,
     pub(crate) artifacts: OrdSet<(Digest, JobId)>,
     pub(crate) deadlines: OrdSet<(u64, JobId)>,
+    pub(crate) bytes: JobBytes,
+}
+
+/// What the jobs take, as `Job::bytes` counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JobBytes {
+    pub(crate) unfinished: u64,
+    pub(crate) ended: u64,
+}
+
+impl JobBytes {
+    pub(crate) fn of(&mut self, phase: &Phase) -> &mut u64 {
+        if phase.is_terminal() { &mut self.ended } else { &mut self.unfinished }
+    }
 }
 
 /// What every peer of the cluster understands.
@@ -313,6 +327,22 @@ impl State {
         self.leases.range((node, JOB_LEAST)..=(node, JOB_MOST)).count()
     }
 
+    /// Bytes of the jobs that have not ended, as `Job::bytes` counts them.
+    pub fn unfinished_bytes(&self) -> u64 {
+        self.bytes.unfinished
+    }
+
+    /// Bytes of the jobs that have ended, as `Job::bytes` counts them.
+    pub fn ended_bytes(&self) -> u64 {
+        self.bytes.ended
+    }
+
+    /// Says whether a `Submit` is a repeat: its job, or one with its key, was accepted before.
+    pub fn is_repeat(&self, submit: &Submit) -> bool {
+        let is_known = |key| self.keys.owner(&key).is_some() || self.keys.forgotten(&key).is_some();
+        self.jobs.contains_key(&submit.job) || TenantKey::of(submit).is_some_and(is_known)
+    }
+
     /// Counts the jobs that have ended.
     pub fn terminal_count(&self) -> usize {
         self.ended.len()
@@ -425,6 +455,7 @@ impl State {
         for job in &jobs {
             keys.extend(TenantKey::of(&job.submit).map(|key| (key, job.id())));
             if job.phase.is_terminal() {
+                self.bytes.ended += job.bytes();
                 artifacts.extend(job.artifacts.iter().map(|it| (it.digest, job.id())));
             } else {
                 self.index(job);
@@ -485,6 +516,7 @@ impl State {
     }
 
     fn index(&mut self, job: &Job) {
+        *self.bytes.of(&job.phase) += job.bytes();
         let tenant = &job.submit.tenant;
         match &job.phase {
             Phase::Queued => {
@@ -510,6 +542,7 @@ impl State {
     }
 
     fn unindex(&mut self, job: &Job) {
+        *self.bytes.of(&job.phase) -= job.bytes();
         let tenant = &job.submit.tenant;
         match &job.phase {
             Phase::Queued => {

@@ -71,6 +71,14 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
     status(code, refusal.to_string(), None, retry_after_s)
 }
 
+/// The unfinished jobs take all the bytes that they may.
+pub(crate) fn bytes_full(bytes: u64, bytes_max: u64) -> Status {
+    let text = format!(
+        "the unfinished jobs take {bytes} bytes, and the bound is {bytes_max}; try again later"
+    );
+    status(Code::ResourceExhausted, text, None, Some(RETRY_FULL_S))
+}
+
 /// Why a command did not get into the log, as far as is known. `what` names the thing to ask for
 /// again where the outcome is unknown, for example `job 01ABC…`.
 pub(crate) fn not_proposed(failure: &ProposeFailure, what: &str, leader: Option<&str>) -> Status {

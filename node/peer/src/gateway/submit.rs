@@ -1,10 +1,11 @@
 //! Accepting one job, and what all ways of accepting jobs share.
 
 use super::convert::{self, Stamp};
-use super::error::unavailable;
+use super::error::{bytes_full, unavailable};
 use super::{Gateway, deadline_of};
 use atelier_proto::client::v1 as wire;
-use atelier_state::{Command, Reply, State};
+use atelier_state::limits::UNFINISHED_BYTES_MAX;
+use atelier_state::{Command, Reply, State, Submit};
 use tonic::{Code, Request, Status};
 
 /// From this feature level on the state has settings, deadlines and costs.
@@ -17,7 +18,10 @@ impl Gateway {
     ) -> Result<wire::SubmitReply, Status> {
         self.check_stays()?;
         let (metadata, _, request) = request.into_parts();
-        let submit = convert::submit(request, &metadata, self.stamp(&self.view().state))?;
+        let state = self.view().state;
+        let submit = convert::submit(request, &metadata, self.stamp(&state))?;
+        check_bytes(&state, &submit, UNFINISHED_BYTES_MAX)?;
+        drop(state);
         let (deadline, what) = (deadline_of(&metadata), format!("job {}", submit.job));
         let (_, reply) = self.propose(Command::Submit(submit), deadline, &what).await?;
         self.submitted(reply)
@@ -72,5 +76,17 @@ impl Gateway {
             return Err(unavailable(text, self.leader.address().as_deref()));
         }
         Ok(())
+    }
+}
+
+/// Refuses a job that has no room beside the unfinished ones; a repeat of one that has is none.
+///
+/// # Errors
+/// Says what the bound is, and when to try again.
+pub(super) fn check_bytes(state: &State, submit: &Submit, bytes_max: u64) -> Result<(), Status> {
+    let bytes = state.unfinished_bytes();
+    match bytes < bytes_max || state.is_repeat(submit) {
+        true => Ok(()),
+        false => Err(bytes_full(bytes, bytes_max)),
     }
 }

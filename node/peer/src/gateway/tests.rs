@@ -4,6 +4,7 @@ mod operate;
 mod preview;
 mod wait;
 
+use super::submit::check_bytes;
 use super::*;
 use crate::artifacts::{ArtifactParts, ArtifactSettings};
 use crate::lines::Lines;
@@ -383,6 +384,23 @@ async fn a_full_queue_says_when_to_come_back() {
     assert_eq!(refusal.metadata().get("retry-after").expect("a hint"), "5");
     let conflict = atelier_state::Refusal::IdempotencyConflict(JobId(3));
     assert_eq!(error::refused(&conflict).code(), Code::AlreadyExists);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_above_the_bytes_are_refused_and_repeats_are_not() {
+    let world = world();
+    world.submit().await;
+    let state = world.gateway.view().state;
+    let (_, job) = state.jobs().next().expect("one was accepted");
+    let bytes = state.unfinished_bytes();
+    assert_eq!((bytes, state.ended_bytes()), (job.bytes(), 0));
+    let fresh = atelier_state::Submit { job: JobId(7), idempotency_key: None, ..job.submit.clone() };
+    check_bytes(&state, &fresh, bytes + 1).expect("there is room");
+    check_bytes(&state, &job.submit, bytes).expect("a repeat needs no room");
+    let status = check_bytes(&state, &fresh, bytes).expect_err("there is no room");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.metadata().get("retry-after").expect("a hint"), "5");
+    assert!(status.message().contains(&format!("the bound is {bytes}")), "{}", status.message());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Forgets jobs that ended long ago, and those above the number that is kept.
+//! Forgets jobs that ended long ago, and those above the number and the bytes that are kept.
 //!
 //! A slice at a time, with a pause after each: whoever writes meanwhile waits for one slice at
 //! most. Keys of forgotten jobs are kept until a day after their job's end, so that a client that
@@ -8,7 +8,7 @@ use super::Moment;
 use crate::view::View;
 use atelier_state::command::{Command, Forget, ForgetKeys};
 use atelier_state::job::JobId;
-use atelier_state::limits::{FORGET_JOBS_MAX, FORGET_KEYS_MAX, NAME_BYTES_MAX};
+use atelier_state::limits::{ENDED_BYTES_MAX, FORGET_JOBS_MAX, FORGET_KEYS_MAX, NAME_BYTES_MAX};
 use std::time::Duration;
 
 /// Between two slices. A slice has at most 256 jobs, so 50,000 are forgotten a second: more than
@@ -25,17 +25,29 @@ const _: () = assert!(SLICE_KEYS_MAX <= FORGET_KEYS_MAX);
 const _: () = assert!(32 * FORGET_JOBS_MAX <= SLICE_BYTES);
 
 /// The janitor of one leadership.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Janitor {
     // Instead of the setting.
     jobs_kept: Option<usize>,
+    bytes_kept: u64,
     sliced: Option<Duration>,
+}
+
+impl Default for Janitor {
+    fn default() -> Janitor {
+        Janitor { jobs_kept: None, bytes_kept: ENDED_BYTES_MAX, sliced: None }
+    }
 }
 
 impl Janitor {
     /// Makes a janitor with another number than the setting `retention.jobs`.
     pub fn keeping(jobs_kept: usize) -> Janitor {
-        Janitor { jobs_kept: Some(jobs_kept), sliced: None }
+        Janitor { jobs_kept: Some(jobs_kept), ..Janitor::default() }
+    }
+
+    /// Makes a janitor that keeps fewer bytes of ended jobs.
+    pub fn keeping_bytes(bytes_kept: u64) -> Janitor {
+        Janitor { bytes_kept, ..Janitor::default() }
     }
 
     /// Returns one slice, of jobs or else of keys, where there is anything to forget.
@@ -60,8 +72,12 @@ impl Janitor {
         let ended_by = wall_ms.saturating_sub(settings.retention_age_s().saturating_mul(1_000));
         let oldest = view.state.terminal_oldest().take(FORGET_JOBS_MAX).enumerate();
         // In the order of their ends, so behind the first young one all are young.
-        let slice =
-            oldest.take_while(|(place, (_, job))| *place < above || job.finished_ms < ended_by);
+        let mut bytes_above = view.state.ended_bytes().saturating_sub(self.bytes_kept);
+        let slice = oldest.take_while(|(place, (_, job))| {
+            let forgets = *place < above || bytes_above > 0 || job.finished_ms < ended_by;
+            bytes_above = bytes_above.saturating_sub(job.bytes());
+            forgets
+        });
         let jobs: Vec<JobId> = slice.map(|(_, (job, _))| *job).collect();
         (!jobs.is_empty()).then_some(Command::Forget(Forget { jobs }))
     }

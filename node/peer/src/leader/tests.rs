@@ -257,24 +257,30 @@ proptest! {
 
     #[test]
     fn the_janitor_forgets_the_oldest_down_to_what_is_kept(jobs in 0..700u128, kept in 0..50usize) {
-        let mut world = World::new();
-        world.apply(&[register(1, 1, 1)]);
-        for job in 1..=jobs {
-            world.apply(&[Command::Submit(submit(job))]);
-            let assign = Assign { job: JobId(job), node: NodeId(1), incarnation: 1 };
-            world.apply(&[Command::Assign(assign)]);
-            world.complete(JobId(job));
-        }
-        let mut janitor = Janitor::keeping(kept);
-        for _ in 0..4 {
-            let view = View { state: world.state.clone(), applied: world.state.applied() };
-            let Some(command) = janitor.decide(world.at(), &view) else { break };
-            world.now += Duration::from_millis(10);
-            prop_assert_eq!(world.apply(&[command]), [Reply::Done]);
-        }
-        let left: Vec<_> = world.state.jobs().map(|(job, _)| job.0).collect();
+        let ended = || {
+            let mut world = World::new();
+            world.apply(&[register(1, 1, 1)]);
+            for job in 1..=jobs {
+                world.apply(&[Command::Submit(submit(job))]);
+                let assign = Assign { job: JobId(job), node: NodeId(1), incarnation: 1 };
+                world.apply(&[Command::Assign(assign)]);
+                world.complete(JobId(job));
+            }
+            world
+        };
         let first = jobs.saturating_sub(kept as u128) + 1;
-        prop_assert_eq!(left, (first..=jobs).collect::<Vec<_>>());
+        let bytes = ended().state.job(JobId(1)).map_or(0, |job| job.bytes()) * kept as u64;
+        for mut janitor in [Janitor::keeping(kept), Janitor::keeping_bytes(bytes)] {
+            let mut world = ended();
+            for _ in 0..4 {
+                let view = View { state: world.state.clone(), applied: world.state.applied() };
+                let Some(command) = janitor.decide(world.at(), &view) else { break };
+                world.now += Duration::from_millis(10);
+                prop_assert_eq!(world.apply(&[command]), [Reply::Done]);
+            }
+            let left: Vec<_> = world.state.jobs().map(|(job, _)| job.0).collect();
+            prop_assert_eq!(left, (first..=jobs).collect::<Vec<_>>());
+        }
     }
 }
 

@@ -416,3 +416,78 @@ fn node_from_proto(node: pb::NodeRecord) -> (NodeId, Node) {
     };
     (NodeId(node.node), record)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atelier_state::{ArtifactRef, JobId, Submit};
+
+    /// Bounds of the state count jobs by `Job::bytes`, and so bound a snapshot.
+    #[test]
+    fn no_record_of_a_job_is_longer_than_the_job_is_counted() {
+        let most = u64::MAX;
+        let text = |bytes: usize| "x".repeat(bytes);
+        let artifact = ArtifactRef {
+            digest: Digest([0xff; 32]),
+            bytes: most,
+            media_type: text(limits::NAME_BYTES_MAX),
+            holders: vec![NodeId(most); limits::HOLDERS_MAX],
+        };
+        let attempt = Attempt {
+            token: FencingToken(most),
+            node: NodeId(most),
+            error: text(limits::ERROR_BYTES_MAX),
+            failed_ms: most,
+        };
+        let lease = Lease { token: FencingToken(most), node: NodeId(most), incarnation: most };
+        let largest = Job {
+            submit: Submit {
+                job: JobId(u128::MAX),
+                tenant: text(limits::NAME_BYTES_MAX).into(),
+                idempotency_key: Some(text(limits::NAME_BYTES_MAX).into()),
+                priority: 9,
+                kind: text(limits::NAME_BYTES_MAX).into(),
+                parameters: text(limits::PARAMETERS_BYTES_MAX).into(),
+                traceparent: text(limits::NAME_BYTES_MAX),
+                submitted_ms: most,
+                attempts_max: u32::MAX,
+                deadline_ms: most,
+                max_runtime_s: u32::MAX,
+                cost: u32::MAX,
+                retry_of: Some(JobId(u128::MAX)),
+            },
+            accepted: LogIndex(most),
+            sequence: most,
+            phase: Phase::Leased(lease),
+            last_token: Some(FencingToken(most)),
+            last_node: Some(NodeId(most)),
+            leases: u32::MAX,
+            attempts: vec![attempt; limits::ATTEMPTS_MAX as usize],
+            artifacts: vec![artifact; limits::ARTIFACTS_MAX],
+            finished_ms: most,
+            finished: LogIndex(most),
+            cancel_reason: text(limits::ERROR_BYTES_MAX),
+            tag: most,
+            stamp: most,
+            retry_at_ms: most,
+        };
+        let smallest = Job {
+            submit: Submit {
+                idempotency_key: None,
+                parameters: Bytes::new(),
+                tenant: "".into(),
+                kind: "".into(),
+                traceparent: String::new(),
+                ..largest.submit.clone()
+            },
+            attempts: Vec::new(),
+            artifacts: Vec::new(),
+            cancel_reason: String::new(),
+            ..largest.clone()
+        };
+        for job in [largest, smallest] {
+            let record = message::encoded_len(JOBS_TAG, &job_to_proto(&job, true)) as u64;
+            assert!(record <= job.bytes(), "{record} bytes, counted as {}", job.bytes());
+        }
+    }
+}
