@@ -34,6 +34,10 @@ const PARTS: [&str; 5] = ["half-load", "waiting", "retained", "hour", "batch"];
 /// Jobs that a peer holds at a time.
 const SLOTS: u32 = 64;
 
+/// As in the daemon, whose part this program plays too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|word| word == "start") {

@@ -51,6 +51,10 @@ pub(crate) enum Work {
     Cycle,
 }
 
+/// As in the daemon, whose part this program plays too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|word| word == "start") {

@@ -156,7 +156,7 @@ const RETENTION_JOBS: Field = number(
     20_000,
     (0, limits::JOBS_KEPT_MAX as u64),
     "jobs",
-    "jobs that have ended and are remembered; the oldest above are forgotten",
+    "jobs that have ended and are remembered; the oldest above, or above 1 GiB, are forgotten",
 );
 const RETENTION_AGE_S: Field = number(
     "retention.age_s",

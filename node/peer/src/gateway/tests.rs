@@ -394,7 +394,8 @@ async fn jobs_above_the_bytes_are_refused_and_repeats_are_not() {
     let (_, job) = state.jobs().next().expect("one was accepted");
     let bytes = state.unfinished_bytes();
     assert_eq!((bytes, state.ended_bytes()), (job.bytes(), 0));
-    let fresh = atelier_state::Submit { job: JobId(7), idempotency_key: None, ..job.submit.clone() };
+    let fresh =
+        atelier_state::Submit { job: JobId(7), idempotency_key: None, ..job.submit.clone() };
     check_bytes(&state, &fresh, bytes + 1).expect("there is room");
     check_bytes(&state, &job.submit, bytes).expect("a repeat needs no room");
     let status = check_bytes(&state, &fresh, bytes).expect_err("there is no room");

@@ -1,7 +1,8 @@
 //! Snapshots: the state, and up to where in the log it goes.
 
 use super::command::{
-    artifact_to_proto, artifacts_from_proto, job, job_bytes, submit_from_proto, submit_to_proto,
+    artifact_to_proto, artifacts_from_proto, job, job_bytes, kept, submit_from_proto,
+    submit_to_proto,
 };
 use super::entry::{log_id_from_proto, log_id_to_proto, membership_to_proto, stored_membership};
 use super::records::{
@@ -378,7 +379,7 @@ fn job_from_proto(job: pb::JobRecord) -> Result<Job, DecodeError> {
         last_token,
         last_node,
         leases: job.leases,
-        attempts: errors.chain(attempts).collect(),
+        attempts: kept(errors.chain(attempts).collect()),
         artifacts: artifacts_from_proto("job.artifacts", job.artifacts)?,
         finished_ms: job.finished_ms,
         finished: LogIndex(job.finished_index),
