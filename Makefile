@@ -75,7 +75,7 @@ upgrade: tools ## Run the previous commit's daemon beside today's, under load: m
 	@git worktree add --detach target/previous "$(PREVIOUS)"
 	@cd target/previous && CARGO_TARGET_DIR=../previous-build cargo build --release --locked -p atelier-node
 	@git worktree remove --force target/previous
-	@ATELIER_PREVIOUS=$(CURDIR)/target/previous-build/release/atelierd cargo test --release --locked -p atelier-node --test upgrade -- --nocapture
+	@PREVIOUS_DAEMON=$(CURDIR)/target/previous-build/release/atelierd cargo test --release --locked -p atelier-node --test upgrade -- --nocapture
 
 bench: tools ## Measure; writes node/BENCH.md beside the machine's own limits.
 	@$(BUILD)
