@@ -20,6 +20,9 @@ const LEADER_KEY: &str = "atelier-leader";
 const RETRY_AFTER_KEY: &str = "retry-after";
 /// The exponent of the back-off stops growing here; the pause is at its bound long before.
 const DOUBLINGS_MAX: u32 = 16;
+/// The least time that a repeat must have left. A shorter one would be cut off before an answer can
+/// come, and then it is unknown whether it did anything.
+const REPEAT_MIN: Duration = Duration::from_millis(20);
 
 /// What a repeat of the call would mean.
 #[derive(Clone, Copy, Debug)]
@@ -227,11 +230,20 @@ impl Budget {
         };
         let (Next::Elsewhere { pause, .. } | Next::Here { pause }) = next;
         let repeat_is_harmless = !(self.maybe_done && matches!(self.kind, Kind::Change(_)));
-        if repeat_is_harmless && self.retries < self.retries_max && now + pause < self.deadline {
+        let in_time = now + pause + REPEAT_MIN <= self.deadline;
+        if repeat_is_harmless && self.retries < self.retries_max && in_time {
             self.retries += 1;
             return Ok(next);
         }
         Err(self.give_up(failure))
+    }
+
+    /// Stops after a pause that took longer than it should have, as it does on a busy machine.
+    pub(crate) fn check_left(&mut self, last: Failure, now: Instant) -> Result<(), Error> {
+        match self.left(now) < REPEAT_MIN {
+            true => Err(self.give_up(last)),
+            false => Ok(()),
+        }
     }
 
     fn book(&mut self, failure: &Failure) {
@@ -315,6 +327,23 @@ mod tests {
         let status = Status::invalid_argument("height 1000 is not a multiple of 16");
         let error = budget(Kind::Read, now).spend(failed("a", &status), now, 3, 0).unwrap_err();
         assert!(matches!(error, Error::Invalid { message } if message.contains("1000")));
+    }
+
+    #[test]
+    fn a_repeat_that_has_no_time_is_not_begun_and_the_cause_is_told() {
+        let now = Instant::now();
+        let deadline = now + Options::default().deadline;
+        let nobody = Status::unavailable("nobody listens");
+        for kind in [Kind::Read, Kind::Submit(JobId::from_parts(7, 1))] {
+            let mut spent = budget(kind, now);
+            let late = deadline - REPEAT_MIN / 2;
+            let error = spent.spend(failed("a", &nobody), late, 1, 0).unwrap_err();
+            assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+            let mut overslept = budget(kind, now);
+            overslept.spend(failed("a", &nobody), deadline - REPEAT_MIN, 1, 0).unwrap();
+            let error = overslept.check_left(failed("a", &nobody), deadline).unwrap_err();
+            assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+        }
     }
 
     #[test]

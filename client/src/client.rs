@@ -293,13 +293,14 @@ impl Client {
     ) -> Result<Endpoint, Error> {
         self.book(&failure);
         let random = self.options().entropy.draw();
-        match budget.spend(failure, Instant::now(), self.pool().len(), random)? {
-            Next::Here { pause } => {
-                sleep(pause).await;
-                Ok(endpoint)
-            }
-            Next::Elsewhere { pause, leader } => {
-                sleep(pause).await;
+        let last = failure.clone();
+        let next = budget.spend(failure, Instant::now(), self.pool().len(), random)?;
+        let (Next::Elsewhere { pause, .. } | Next::Here { pause }) = next;
+        sleep(pause).await;
+        budget.check_left(last, Instant::now())?;
+        match next {
+            Next::Here { .. } => Ok(endpoint),
+            Next::Elsewhere { leader, .. } => {
                 let leader = leader.and_then(|address| self.pool().learn(&address));
                 let next = || self.pool().after(&endpoint.address, Instant::now());
                 Ok(leader.unwrap_or_else(next))
