@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atelier_client::{Client, Entropy, Generated, Job, Preview, Submission, TextToImage};
+use atelier_client::{Client, Generated, Job, Preview, Submission, TextToImage};
 use tokio::time::Instant;
 
 use super::Context;
@@ -187,16 +187,27 @@ fn goes_on(job: &str) -> String {
     format!("the job goes on: atelier job fetch {job}; stop it with: atelier job cancel {job}")
 }
 
+/// The seed of a job that was given none: short, so that people can read it out to each other. It
+/// follows from what makes the job the same one when the command is repeated, which would otherwise
+/// be refused as another request.
+fn seed_of(submission: &Submission) -> u64 {
+    let name = match submission.idempotency_key.as_str() {
+        "" => submission.job.to_string(),
+        key => format!("{} {key}", submission.tenant),
+    };
+    let hash = blake3::hash(name.as_bytes());
+    let (head, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    u64::from(u32::from_be_bytes(*head))
+}
+
 /// The job that flags ask for.
 pub(super) fn submission(prompt: &str, wanted: &JobOptions) -> Submission {
-    // A seed that people can read out to each other.
-    let seed = wanted.seed.unwrap_or_else(|| Entropy::os().draw() >> 32);
     let mut submission = Submission::new(TextToImage {
         prompt: prompt.to_owned(),
         width: wanted.width,
         height: wanted.height,
         steps: wanted.steps,
-        seed,
+        seed: 0,
         images: wanted.images,
     });
     if let Some(job) = wanted.job_id {
@@ -204,8 +215,38 @@ pub(super) fn submission(prompt: &str, wanted: &JobOptions) -> Submission {
     }
     submission.tenant.clone_from(&wanted.tenant);
     submission.idempotency_key.clone_from(&wanted.idempotency_key);
+    submission.parameters.seed = wanted.seed.unwrap_or_else(|| seed_of(&submission));
     submission.priority = wanted.priority;
     submission.deadline_s = wanted.deadline;
     submission.max_runtime_s = wanted.max_runtime;
     submission
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        wanted: JobOptions,
+    }
+
+    fn asked(flags: &[&str]) -> Submission {
+        let flags = Flags::try_parse_from([&["job"], flags].concat()).unwrap();
+        submission("a cat", &flags.wanted)
+    }
+
+    #[test]
+    fn a_command_that_is_repeated_asks_for_the_same_job() {
+        let id = "01K9ZJ4Q4Y8V0N5T2M7R3X6B1C";
+        assert_eq!(asked(&["--job-id", id]), asked(&["--job-id", id]));
+        let keyed = || asked(&["--idempotency-key", "k"]).parameters;
+        assert_eq!(keyed(), keyed());
+        assert_ne!(keyed(), asked(&["--idempotency-key", "l"]).parameters);
+        assert_ne!(asked(&[]).parameters, asked(&[]).parameters, "another job, another picture");
+        assert_eq!(asked(&["--seed", "7", "--job-id", id]).parameters.seed, 7);
+    }
 }

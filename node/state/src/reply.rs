@@ -47,7 +47,9 @@ pub enum Refusal {
     #[error("the queue is full: its bound is {0}; try again later")]
     QueueFull(u64),
     /// The tenant used this idempotency key for another body.
-    #[error("this idempotency key was used for another request, job {0}; use a new key")]
+    #[error(
+        "this idempotency key or job id was used for another request, job {0}; repeat that one as it was, or use a new one"
+    )]
     IdempotencyConflict(JobId),
     /// No such job; it may have been forgotten.
     #[error("no such job; it was never accepted, or it is past its retention")]

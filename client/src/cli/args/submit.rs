@@ -20,7 +20,8 @@ pub(in crate::cli) struct JobOptions {
     /// Denoise steps [default: the model's]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(in crate::cli) steps: u32,
-    /// The same seed draws the same picture; image i has this plus i [default: a new one]
+    /// The same seed draws the same picture; image i has this plus i [default: one that follows
+    /// from the idempotency key or the job id]
     #[arg(long)]
     pub(in crate::cli) seed: Option<u64>,
     /// How many images
