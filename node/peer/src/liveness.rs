@@ -9,6 +9,7 @@
 //! from the moment its leadership began (as etcd does with its leases). For assignments it waits
 //! until it hears.
 
+use atelier_state::LogIndex;
 use atelier_state::job::{JobId, Phase};
 use atelier_state::lease::FencingToken;
 use atelier_state::limits;
@@ -41,6 +42,8 @@ pub struct Beat {
 pub struct Liveness {
     lease: Duration,
     led_since: Option<Duration>,
+    // Where the log stood when the leadership began.
+    led_from: LogIndex,
     heard: BTreeMap<NodeId, Heard>,
 }
 
@@ -56,7 +59,7 @@ impl Liveness {
     /// Makes the opinion of a node that does not lead: none.
     pub fn new(lease: Duration) -> Liveness {
         assert!(!lease.is_zero());
-        Liveness { lease, led_since: None, heard: BTreeMap::new() }
+        Liveness { lease, led_since: None, led_from: LogIndex(0), heard: BTreeMap::new() }
     }
 
     /// Begins a leadership: what was heard in an earlier one counts no more.
@@ -96,6 +99,14 @@ impl Liveness {
         let heard = Heard { incarnation, at: now, running, features };
         self.heard.insert(beat.node, heard);
         assert!(self.heard.len() <= limits::NODES_MAX);
+    }
+
+    /// Says whether a member answers: it was heard within the lease time, or this leadership is younger than that and
+    /// the member has taken an entry of it. Whoever counts voters right after an election must not take those for dead
+    /// who have elected.
+    pub fn answers(&self, now: Duration, node: NodeId, matched: LogIndex) -> bool {
+        let is_young = self.led_since.is_some_and(|since| now.saturating_sub(since) <= self.lease);
+        self.is_alive(now, node) || (is_young && matched >= self.led_from && matched.0 > 0)
     }
 
     /// Says whether a node was heard within the lease time, whichever its process.
@@ -194,8 +205,10 @@ impl LivenessTable {
         self.lock().clone()
     }
 
-    pub(crate) fn lead(&self, now: Duration) {
-        self.lock().lead(now);
+    pub(crate) fn lead(&self, now: Duration, from: LogIndex) {
+        let mut liveness = self.lock();
+        liveness.lead(now);
+        liveness.led_from = from;
     }
 
     pub(crate) fn follow(&self) {
@@ -219,6 +232,22 @@ mod tests {
 
     fn beat(incarnation: u64) -> Beat {
         Beat { node: NodeId(1), incarnation, running: Vec::new(), features: 1 }
+    }
+
+    #[test]
+    fn a_voter_that_has_elected_answers_before_its_first_beat() {
+        let table = LivenessTable::new(Duration::from_secs(2));
+        table.lead(at(100), LogIndex(7));
+        let liveness = table.get();
+        assert!(liveness.answers(at(100), NodeId(2), LogIndex(7)));
+        assert!(!liveness.answers(at(100), NodeId(3), LogIndex(6)), "it has not elected");
+        assert!(!liveness.answers(at(2101), NodeId(2), LogIndex(9)), "by now it would have spoken");
+        assert!(!liveness.is_alive(at(100), NodeId(2)), "no work before it speaks");
+        assert!(!LivenessTable::new(Duration::from_secs(2)).get().answers(
+            at(0),
+            NodeId(1),
+            LogIndex(0)
+        ));
     }
 
     #[test]

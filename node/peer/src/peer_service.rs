@@ -22,6 +22,7 @@ use atelier_proto::peer::v1::{
     ProposeReply, ProposeRequest, PutArtifactChunk, PutArtifactReply, PutCheckpointReply,
     PutCheckpointRequest, RunningLease, WatchProgressRequest,
 };
+use atelier_state::LogIndex;
 use atelier_state::job::{Digest, JobId};
 use atelier_state::lease::FencingToken;
 use atelier_state::limits::{self, ENTRY_COMMANDS_MAX};
@@ -333,11 +334,12 @@ impl Peer for PeerService {
         let roster = state.nodes().map(|(node, _)| node);
         let nodes: std::collections::BTreeSet<_> =
             roster.chain(status.addresses.keys().copied()).collect();
+        let matched = |node| status.matched.get(&node).copied().unwrap_or(LogIndex(0));
         let peers = nodes.into_iter().map(|node| PeerLiveness {
             node: node.0,
             // A leader that answers is alive, though it may not have heard of itself yet.
-            alive: node == status.node || liveness.is_alive(now, node),
-            matched_index: status.matched.get(&node).map_or(0, |index| index.0),
+            alive: node == status.node || liveness.answers(now, node, matched(node)),
+            matched_index: matched(node).0,
             features: match node == status.node {
                 true => limits::FEATURES,
                 false => liveness.features(now, node).unwrap_or(0),

@@ -252,7 +252,7 @@ impl Leader {
                 tracing::info!(%node, term, "leader loops begin");
                 self.led_since = self.clock.now();
                 self.silent.clear();
-                self.liveness.lead(self.led_since);
+                self.liveness.lead(self.led_since, self.status.borrow().applied);
                 self.leading = Some((term, Deciders::default()));
                 true
             }

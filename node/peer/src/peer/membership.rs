@@ -55,6 +55,7 @@ fn told(error: ChangeMembersError) -> MembersError {
         | ChangeMembersError::OtherAddress { .. }
         | ChangeMembersError::Silent { .. }
         | ChangeMembersError::SameNode { .. }
+        | ChangeMembersError::Votes(_)
         | ChangeMembersError::Busy(_) => MembersError::Refused(error.to_string()),
         ChangeMembersError::Unknown(_) | ChangeMembersError::Stopped(_) => {
             MembersError::Unknown(error.to_string())

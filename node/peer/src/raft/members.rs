@@ -10,6 +10,7 @@ use super::types::TypeConfig;
 use crate::ports::RaftStatus;
 use atelier_state::NodeId;
 use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -86,6 +87,11 @@ pub enum ChangeMembersError {
         /// Both.
         leaves: NodeId,
     },
+    /// The node that should come into the place of another has one of its own.
+    #[error(
+        "node {0} votes already, and to put it into the place of another voter would make the cluster smaller; add a new peer, or remove the one that should leave"
+    )]
+    Votes(NodeId),
     /// Another change is under way, or the leader is too new; try again shortly.
     #[error("the members cannot be changed right now: {0}; try again")]
     Busy(String),
@@ -257,11 +263,11 @@ impl RaftNode {
         }
         let members = self.members();
         if members.is_leader && members.voters.contains(&comes) {
-            // An earlier call got this far.
-            return if members.voters.contains(&leaves) {
-                self.remove(leaves).await
-            } else {
-                Ok(())
+            return match (members.voters.contains(&leaves), self.is_changing()) {
+                // An earlier call has done it, or is about to.
+                (false, _) => Ok(()),
+                (true, true) => self.remove(leaves).await,
+                (true, false) => Err(ChangeMembersError::Votes(comes)),
             };
         }
         check_caught_up(&members, comes)?;
@@ -293,6 +299,13 @@ impl RaftNode {
             return Err(ChangeMembersError::UnknownNode(node));
         }
         self.change(ChangeMembers::RemoveNodes(ids), false).await
+    }
+
+    /// Says whether the voters of two configurations count at the moment.
+    fn is_changing(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.membership().clone();
+        membership.get_joint_config().len() > 1
     }
 
     pub(super) fn members(&self) -> RaftStatus {

@@ -242,6 +242,11 @@ async fn a_voter_is_replaced_by_one_change_and_another_is_demoted() {
     assert_eq!(changed.voters.len(), 3);
     assert!(!changed.addresses.contains_key(&NodeId(follower)), "{changed:?}");
     node.replace(NodeId(follower), NodeId(4)).await.expect("a repeat is no second change");
+    let voters = node.status().borrow().voters.clone();
+    let other = *voters.iter().find(|id| **id != NodeId(4)).expect("three vote");
+    let shrunk = node.replace(other, NodeId(4)).await.expect_err("both vote");
+    assert!(shrunk.to_string().contains("node 4 votes already"), "{shrunk}");
+    assert_eq!(node.status().borrow().voters, voters);
     let itself = node.replace(NodeId(4), NodeId(4)).await;
     assert_eq!(itself, Err(ChangeMembersError::SameNode { leaves: NodeId(4) }));
 
