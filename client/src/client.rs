@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use atelier_proto::client::v1 as wire;
 use atelier_proto::client::v1::atelier_client::AtelierClient;
+use atelier_proto::line::Line;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::Channel;
 use tonic::{Request, Response};
 
 use crate::budget::{Budget, Failure, Kind, Next};
@@ -22,7 +22,7 @@ use crate::types::{Accepted, Job, JobId, JobPage, Phase, Status, Submission};
 use crate::wait::Waiter;
 
 /// The generated stub that a call is made on.
-pub(crate) type Rpc = AtelierClient<Channel>;
+pub(crate) type Rpc = AtelierClient<Line>;
 
 /// A list of the most jobs with the longest prompts fits; a larger answer is refused.
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
@@ -64,14 +64,14 @@ impl Client {
         Self::with_dial(endpoints, options, dial)
     }
 
-    /// The same over channels that the caller makes, as a simulated network does.
+    /// The same over lines that the caller makes, as a simulated network does.
     ///
     /// # Errors
     /// As [`Client::connect`], and what `dial` itself returns.
     pub fn with_dialer(
         endpoints: impl IntoIterator<Item = impl AsRef<str>>,
         options: Options,
-        dial: impl Fn(&str) -> Result<Channel, ConnectError> + Send + Sync + 'static,
+        dial: impl Fn(&str) -> Result<Line, ConnectError> + Send + Sync + 'static,
     ) -> Result<Self, ConnectError> {
         Self::with_dial(endpoints, options, Box::new(dial))
     }
@@ -211,7 +211,7 @@ impl Client {
     }
 
     pub(crate) fn rpc(endpoint: &Endpoint) -> Rpc {
-        AtelierClient::new(endpoint.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        AtelierClient::new(endpoint.line.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Sends one call to endpoint after endpoint until it is answered or the budget is spent.

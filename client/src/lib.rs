@@ -52,6 +52,7 @@ mod types;
 mod wait;
 mod watch;
 
+pub use atelier_proto::line::{Line, LineError};
 pub use client::Client;
 pub use error::{ArtifactError, ConnectError, Error, GenerateError, Tried};
 pub use generate::{Generated, Image};

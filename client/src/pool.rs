@@ -1,14 +1,15 @@
-//! The endpoints that a client knows, with one lazy channel each.
+//! The endpoints that a client knows, with one lazy line each.
 //!
-//! Owns addresses and channels; does not know what is called over them. Invariants: at least one
+//! Owns addresses and lines; does not know what is called over them. Invariants: at least one
 //! endpoint, at most [`ENDPOINTS_MAX`]; an address is held once; the configured ones never leave.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use atelier_proto::line::{self, Line};
 use tokio::time::Instant;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint as Dialled, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint as Dialled, Identity};
 
 use crate::breaker::Breaker;
 use crate::choice::{self, Candidate, Wish};
@@ -22,14 +23,20 @@ pub(crate) const ENDPOINTS_MAX: usize = 64;
 /// The label of a member that says where it stands.
 const REGION_LABEL: &str = "region";
 
-/// Makes a lazy channel to an address.
-pub(crate) type Dial = Box<dyn Fn(&str) -> Result<Channel, ConnectError> + Send + Sync>;
+/// Makes a lazy line to an address.
+pub(crate) type Dial = Box<dyn Fn(&str) -> Result<Line, ConnectError> + Send + Sync>;
 
-/// One peer's address and the channel to it.
-#[derive(Clone, Debug)]
+/// One peer's address and the line to it.
+#[derive(Clone)]
 pub(crate) struct Endpoint {
     pub(crate) address: String,
-    pub(crate) channel: Channel,
+    pub(crate) line: Line,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Endpoint").field(&self.address).finish()
+    }
 }
 
 /// All endpoints, what is known of each, and the one that answered last.
@@ -72,7 +79,7 @@ impl Pool {
         for address in addresses {
             let address = normal(address.as_ref(), scheme)?;
             if entries.iter().all(|known| known.endpoint.address != address) {
-                let endpoint = Endpoint { channel: dial(&address)?, address };
+                let endpoint = Endpoint { line: dial(&address)?, address };
                 entries.push(Entry { proven: true, ..Entry::new(endpoint) });
             }
         }
@@ -121,7 +128,7 @@ impl Pool {
         if known.entries.len() == ENDPOINTS_MAX {
             return None;
         }
-        let endpoint = Endpoint { channel: (self.dial)(&address).ok()?, address };
+        let endpoint = Endpoint { line: (self.dial)(&address).ok()?, address };
         known.entries.push(Entry::new(endpoint.clone()));
         Some(endpoint)
     }
@@ -248,7 +255,7 @@ pub(crate) fn dial(options: &Options) -> Dial {
             };
             dialled = dialled.tls_config(tls_config(tls)).map_err(refused)?;
         }
-        Ok(dialled.connect_lazy())
+        Ok(line::over(dialled.connect_lazy()))
     })
 }
 

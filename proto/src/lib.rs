@@ -1,4 +1,4 @@
-//! Every byte that leaves a process: messages and services, no logic.
+//! Every byte that leaves a process: messages and services, no logic; and the [`line`] that calls go over.
 //!
 //! ```text
 //!   client ── client.v1 ──► any peer ◄── peer.v1 ──► the other peers
@@ -16,6 +16,8 @@
 
 /// The contracts themselves, an encoded `FileDescriptorSet`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+pub mod line;
 
 /// What clients speak with any peer.
 pub mod client {

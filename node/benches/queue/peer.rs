@@ -77,9 +77,9 @@ pub(crate) fn run(config: &Path) {
         let mut signals = Signals::install().expect("signals");
         let listeners = Listeners::bind(&config).await.expect("free ports");
         let outside = Outside::open(&config, Some(Arc::new(engine))).await.expect("a directory");
-        let peer = Peer::start(&config, outside, listeners).await.expect("a peer");
+        let peer = Peer::start(&config, outside, Some(listeners)).await.expect("a peer");
         peer.ready().await;
-        println!("Running on local URL: http://{}", peer.http_address());
+        println!("Running on local URL: http://{}", peer.http_address().expect("it listens"));
         signals.next().await;
         peer.stop().await;
     });

@@ -163,7 +163,7 @@ impl Default for Config {
                 election_ms_min: 250,
                 election_ms_max: 450,
                 snapshot_entries: 10_000,
-                entries_kept: 2_000,
+                entries_kept: 20_000,
             },
             jobs: Jobs {
                 lease_ms: 3_000,

@@ -38,6 +38,7 @@ pub mod raft;
 pub mod real;
 pub mod storage;
 pub mod supervisor;
+pub mod tasks;
 #[cfg(test)]
 mod testing;
 pub mod view;

@@ -51,7 +51,9 @@ use crate::raft::{RaftNode, RaftOptions, TransferError};
 use crate::real::{SystemClock, SystemEntropy, TonicDial};
 use crate::storage::{OpenError, SledStore};
 use crate::supervisor::{Supervisor, SupervisorParts, SupervisorSettings};
+use crate::tasks;
 use atelier_state::NodeId;
+use atelier_state::limits::UNFINISHED_BYTES_MAX;
 use serve::{Servers, Services};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -62,6 +64,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 /// How long a leader that leaves waits for its heir; a transfer takes some milliseconds.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
@@ -169,7 +172,7 @@ impl Outside {
         engine: Option<Arc<dyn Engine>>,
     ) -> Result<Outside, StartError> {
         let data = config.data.clone();
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = tasks::blocking(move || {
             let store = SledStore::open(&data)?;
             let shelf = DirectoryShelf::open(data.join("artifacts"))?;
             Ok::<_, StartError>((store, shelf))
@@ -190,17 +193,21 @@ impl Outside {
 impl Peer {
     /// Starts everything, and forms the cluster where that is this peer's part. It returns before
     /// the
-    /// peer is ready: see [`Peer::ready`].
+    /// peer is ready: see [`Peer::ready`]. Without listeners it is reached by its
+    /// [`Peer::routes`] alone, and Raft runs on the threads of whoever starts it.
     ///
     /// # Errors
     /// As the variants of [`StartError`] say.
     pub async fn start(
         config: &Config,
         outside: Outside,
-        listeners: Listeners,
+        listeners: Option<Listeners>,
     ) -> Result<Peer, StartError> {
         let config = &origin::settle(config, &outside).await?;
-        let options = raft_options(config);
+        let options = match &listeners {
+            Some(_) => raft_options(config),
+            None => RaftOptions { threads: 0, ..raft_options(config) },
+        };
         let (store, dial) = (outside.store.clone(), outside.dial.clone());
         let raft = RaftNode::start(options, store, dial, outside.entropy.as_ref()).await?;
         let (draining, draining_seen) = watch::channel(false);
@@ -257,16 +264,22 @@ impl Peer {
         })
     }
 
-    /// Where HTTP is answered.
+    /// Where HTTP is answered; none without listeners.
     #[must_use]
-    pub fn http_address(&self) -> SocketAddr {
-        self.servers.http_address
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.servers.sockets.as_ref().map(|sockets| sockets.http_address)
     }
 
-    /// Where gRPC is answered.
+    /// Where gRPC is answered; none without listeners.
     #[must_use]
-    pub fn grpc_address(&self) -> SocketAddr {
-        self.servers.grpc_address
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.servers.sockets.as_ref().map(|sockets| sockets.grpc_address)
+    }
+
+    /// The gRPC services, for whoever calls them without a socket.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        self.servers.routes.clone()
     }
 
     /// Every reason why this peer is not ready; none when it is.
@@ -355,7 +368,7 @@ impl Task {
         run: impl FnOnce(CancellationToken) -> F,
     ) -> Task {
         let stop = CancellationToken::new();
-        let handle = tokio::spawn(run(stop.clone()));
+        let handle = tasks::spawn(run(stop.clone()));
         Task { name, stop, handle }
     }
 
@@ -555,6 +568,7 @@ impl Shared {
             },
             draining: health.draining.clone(),
             attempts_max: config.jobs.attempts_max,
+            unfinished_bytes_max: UNFINISHED_BYTES_MAX,
             acknowledged: AtomicU64::new(0),
         }
     }

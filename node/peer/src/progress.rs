@@ -8,6 +8,7 @@
 use crate::lines::Lines;
 use crate::ports::engine::{EngineStep, Preview, StageTimes};
 use crate::ports::{Clock, Purpose, RaftStatus};
+use crate::tasks;
 use crate::view::View;
 use atelier_proto::peer::v1::{ProgressReply, WatchProgressRequest};
 use atelier_state::job::JobId;
@@ -167,7 +168,7 @@ type Steps = BoxStream<'static, Result<EngineStep, tonic::Status>>;
 fn newest(mut steps: tonic::Streaming<ProgressReply>) -> Steps {
     let (writer, reader) = watch::channel(None);
     // Ends with the stream that owns it.
-    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+    let task = AbortOnDropHandle::new(tasks::spawn(async move {
         while let Some(step) = steps.next().await {
             let failed = step.is_err();
             writer.send_replace(Some(step.map(step_from_wire)));

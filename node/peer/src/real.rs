@@ -1,13 +1,14 @@
-//! The ports as a process has them: the system's clock and entropy, and tonic's channels.
+//! The ports as a process has them: the system's clock and entropy, and tonic's channels as lines.
 //!
 //! The store is `storage::SledStore`, the log `raft::RaftNode`. Wall time and randomness are reached from here alone.
 
-use crate::ports::{Clock, Dial, DialError, Entropy, Purpose};
+use crate::ports::{Clock, Dial, DialError, Entropy, Line, Purpose};
+use atelier_proto::line;
 use futures_util::future::BoxFuture;
 use std::fs::File;
 use std::io::Read;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 
 /// The longest time to connect. Nobody fills it; a peer further away than this is unreachable.
 const CONNECT_MS: u64 = 1_000;
@@ -81,7 +82,7 @@ impl Entropy for SystemEntropy {
 }
 
 impl Dial for TonicDial {
-    fn channel(&self, address: &str, _purpose: Purpose) -> Result<Channel, DialError> {
+    fn line(&self, address: &str, _purpose: Purpose) -> Result<Line, DialError> {
         let error = |reason: String| DialError::Address { address: address.to_owned(), reason };
         let uri: Uri = address
             .parse()
@@ -97,6 +98,6 @@ impl Dial for TonicDial {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        Ok(endpoint.connect_lazy())
+        Ok(line::over(endpoint.connect_lazy()))
     }
 }

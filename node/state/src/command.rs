@@ -277,7 +277,7 @@ impl Command {
 
 impl Submit {
     /// Bytes of all its texts.
-    pub(crate) fn text_bytes(&self) -> usize {
+    pub fn text_bytes(&self) -> usize {
         let key = self.idempotency_key.as_ref().map_or(0, |key| key.len());
         let names = self.tenant.len() + key + self.kind.len() + self.traceparent.len();
         names + self.parameters.len()

@@ -6,6 +6,7 @@
 //! into it, and never served. Blocking calls run on tokio's threads for them.
 
 use crate::ports::shelf::{Shelf, ShelfError};
+use crate::tasks;
 use atelier_state::job::Digest;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -121,7 +122,7 @@ impl DirectoryShelf {
     ) -> BoxFuture<'_, Result<T, ShelfError>> {
         let shelf = self.clone();
         Box::pin(async move {
-            let done = tokio::task::spawn_blocking(move || call(&shelf)).await;
+            let done = tasks::blocking(move || call(&shelf)).await;
             done.unwrap_or_else(|error| {
                 Err(ShelfError::Medium { what: "run".to_owned(), error: error.to_string() })
             })

@@ -14,6 +14,7 @@ pub(crate) use wire::chunks_of;
 use crate::lines::Lines;
 use crate::ports::shelf::{Shelf, ShelfError};
 use crate::ports::{Clock, RaftStatus};
+use crate::tasks;
 use crate::view::View;
 use atelier_state::job::Digest;
 use atelier_state::limits::HOLDERS_MAX;
@@ -372,6 +373,6 @@ pub(crate) async fn digest_of(bytes: &Bytes) -> Digest {
         return Digest(*blake3::hash(bytes).as_bytes());
     }
     let bytes = bytes.clone();
-    let hash = tokio::task::spawn_blocking(move || blake3::hash(&bytes)).await;
+    let hash = tasks::blocking(move || blake3::hash(&bytes)).await;
     Digest(*hash.expect("hashing does not panic").as_bytes())
 }

@@ -7,6 +7,7 @@ use super::Gateway;
 use crate::model_files::check::{Difference, Look, ModelCheck};
 use crate::ports::engine::{EngineInfo, EngineState};
 use crate::ports::{Clock, Purpose, RaftStatus};
+use crate::tasks;
 use atelier_proto::client::v1 as wire;
 use atelier_proto::peer::v1 as peer_wire;
 use atelier_state::NodeId;
@@ -54,9 +55,7 @@ impl Gateway {
         let mut findings = vec![part_in_raft(&status)];
         if let Some(data) = self.examined.data.clone() {
             let clock = Arc::clone(&self.clock);
-            let disk =
-                tokio::task::spawn_blocking(move || [fsync(&data, clock.as_ref()), space(&data)])
-                    .await;
+            let disk = tasks::blocking(move || [fsync(&data, clock.as_ref()), space(&data)]).await;
             findings.extend(disk.into_iter().flatten());
         }
         let engine = self.examined.engine.as_ref().map(|engine| engine.borrow().clone());
@@ -89,7 +88,7 @@ impl Gateway {
             return Ok(Look::Same);
         }
         let (check, files) = (Arc::clone(&self.examined.model), Arc::clone(&info.files));
-        let looked = tokio::task::spawn_blocking(move || check.look(&files)).await;
+        let looked = tasks::blocking(move || check.look(&files)).await;
         looked.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 

@@ -6,6 +6,7 @@ use super::wait::Waits;
 use super::watch::Watch;
 use super::{Gateway, deadline_of};
 use crate::artifacts::FetchError;
+use crate::tasks;
 use atelier_proto::client::v1 as wire;
 use atelier_proto::client::v1::atelier_server::Atelier;
 use atelier_state::{Cancel, Command, LogIndex, Phase, Refusal};
@@ -380,7 +381,7 @@ impl Gateway {
 pub(super) async fn beside<T: Send + 'static>(
     walk: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
-    let walked = tokio::task::spawn_blocking(walk).await;
+    let walked = tasks::blocking(walk).await;
     walked.map_err(|error| Status::internal(format!("walking the state: {error}")))
 }
 

@@ -6,6 +6,7 @@
 use super::health::Health;
 use super::metrics::{Metrics, Observed};
 use crate::ports::Clock;
+use crate::tasks;
 use crate::view::View;
 use axum::Router;
 use axum::extract::State;
@@ -82,7 +83,7 @@ async fn metrics(State(probes): State<Probes>) -> Response {
     let engine = probes.health.engine.as_ref().map(|engine| engine.borrow().clone());
     let (ready, now_ms) = (probes.health.reasons().is_empty(), probes.clock.wall_ms());
     // A scrape walks every job; on a thread of its own it holds up nobody.
-    let rendered = tokio::task::spawn_blocking(move || {
+    let rendered = tasks::blocking(move || {
         let (state, raft, engine) = (&view.state, &raft, engine.as_ref());
         probes.metrics.render(&Observed { state, raft, engine, ready, now_ms })
     });

@@ -9,7 +9,7 @@ use super::error::{not_changed, status, unavailable};
 use crate::lines::Lines;
 use crate::liveness::LivenessTable;
 use crate::ports::members::Members;
-use crate::ports::{Clock, Log, Purpose};
+use crate::ports::{Clock, Line, Log, Purpose};
 use atelier_proto::peer::v1 as wire;
 use atelier_proto::peer::v1::peer_client::PeerClient;
 use atelier_state::limits::FEATURES;
@@ -19,7 +19,6 @@ use futures_util::future::{self, BoxFuture};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// Between two attempts to reach a leader.
@@ -87,7 +86,7 @@ impl Leader {
 
     async fn opinions_of(
         &self,
-        mut peer: PeerClient<Channel>,
+        mut peer: PeerClient<Line>,
     ) -> Result<BTreeMap<NodeId, Opinion>, Status> {
         let request = wire::LivenessRequest { cluster: self.cluster.clone() };
         let reply =
@@ -115,7 +114,7 @@ impl Leader {
             let own = *node == status.node;
             let matched = status.matched.get(node).map_or(0, |index| index.0);
             let matched = if own { status.last_log.0 } else { matched };
-            let alive = own || liveness.is_alive(now, *node);
+            let alive = own || liveness.answers(now, *node, LogIndex(matched));
             let features = if own { FEATURES } else { liveness.features(now, *node).unwrap_or(0) };
             (*node, Opinion { alive, matched, features })
         };
@@ -135,11 +134,7 @@ impl Leader {
         self.retried(within, ask).await
     }
 
-    async fn change_at(
-        &self,
-        mut peer: PeerClient<Channel>,
-        change: &Change,
-    ) -> Result<(), Status> {
+    async fn change_at(&self, mut peer: PeerClient<Line>, change: &Change) -> Result<(), Status> {
         let change = Some(match change.clone() {
             Change::AddLearner(node, address) => {
                 let learner = wire::AddLearner { node: node.0, address };
@@ -187,7 +182,7 @@ impl Leader {
     async fn retried<'a, T>(
         &self,
         within: Duration,
-        call: impl Fn(Option<PeerClient<Channel>>) -> BoxFuture<'a, Result<T, Status>>,
+        call: impl Fn(Option<PeerClient<Line>>) -> BoxFuture<'a, Result<T, Status>>,
     ) -> Result<T, Status> {
         let mut last = unavailable("no leader is known; try again later", None);
         let attempts = async {
@@ -210,7 +205,7 @@ impl Leader {
     }
 
     /// The leader: itself `None` when it is this peer; nothing when none is known.
-    fn reach(&self) -> Option<Option<PeerClient<Channel>>> {
+    fn reach(&self) -> Option<Option<PeerClient<Line>>> {
         let status = self.log.status().borrow().clone();
         let leader = status.leader?;
         if status.is_leader {

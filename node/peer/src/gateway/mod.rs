@@ -78,6 +78,8 @@ pub(crate) struct Gateway {
     pub(crate) draining: channel::Receiver<bool>,
     /// From the configuration; it holds until the cluster has settings.
     pub(crate) attempts_max: u32,
+    /// Bytes of unfinished jobs above which new ones are refused.
+    pub(crate) unfinished_bytes_max: u64,
     /// The newest entry that this gateway told a client of: whoever asks for it here waits until it
     /// is
     /// in the view.

@@ -2,11 +2,11 @@
 
 use super::convert;
 use super::error::{not_proposed, refused};
-use super::submit::check_bytes;
+use super::submit::Room;
 use super::{Gateway, deadline_of, not_found};
 use crate::proposer::ProposeFailure;
 use atelier_proto::client::v1 as wire;
-use atelier_state::limits::{FORGET_JOBS_MAX, UNFINISHED_BYTES_MAX};
+use atelier_state::limits::FORGET_JOBS_MAX;
 use atelier_state::{Command, Forget, JobId, LogIndex, Phase, Reply, State};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,20 +25,24 @@ impl Gateway {
         let deadline = deadline_of(&metadata);
         let no_metadata = MetadataMap::new();
         let state = self.view().state;
+        let mut room = Room::beside(&state, self.unfinished_bytes_max);
         let (mut commands, mut outcomes, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for (place, job) in request.jobs.into_iter().enumerate() {
             // Metadata is of the call, not of one of its jobs.
             let submit = convert::submit(job, &no_metadata, self.stamp(&state));
-            let submit = submit.map_err(Status::from).and_then(|submit| {
-                check_bytes(&state, &submit, UNFINISHED_BYTES_MAX).map(|()| submit)
-            });
+            let submit = submit
+                .map_err(Status::from)
+                .and_then(|submit| room.take(&state, &submit).map(|()| submit));
             match submit {
                 Ok(submit) => {
                     places.push((place, submit.job));
                     commands.push(Command::Submit(submit));
                     outcomes.push(None);
                 }
-                Err(status) => outcomes.push(Some(convert::batch_refused(&status))),
+                Err(status) => {
+                    self.count_submitted(Err(&status));
+                    outcomes.push(Some(convert::batch_refused(&status)));
+                }
             }
         }
         // Of a great queue a copy is cheap, and still it keeps what is dropped meanwhile.
@@ -94,7 +98,7 @@ impl Gateway {
             return Err(Status::failed_precondition(text));
         }
         let submit = convert::retry(job, self.stamp(&view.state));
-        check_bytes(&view.state, &submit, UNFINISHED_BYTES_MAX)?;
+        Room::beside(&view.state, self.unfinished_bytes_max).take(&view.state, &submit)?;
         drop(view);
         let what = format!("retrying job {failed}");
         let (_, reply) = self.propose(Command::Submit(submit), deadline, &what).await?;

@@ -4,7 +4,6 @@ use super::convert::{self, Stamp};
 use super::error::{bytes_full, unavailable};
 use super::{Gateway, deadline_of};
 use atelier_proto::client::v1 as wire;
-use atelier_state::limits::UNFINISHED_BYTES_MAX;
 use atelier_state::{Command, Reply, State, Submit};
 use tonic::{Code, Request, Status};
 
@@ -20,7 +19,7 @@ impl Gateway {
         let (metadata, _, request) = request.into_parts();
         let state = self.view().state;
         let submit = convert::submit(request, &metadata, self.stamp(&state))?;
-        check_bytes(&state, &submit, UNFINISHED_BYTES_MAX)?;
+        Room::beside(&state, self.unfinished_bytes_max).take(&state, &submit)?;
         drop(state);
         let (deadline, what) = (deadline_of(&metadata), format!("job {}", submit.job));
         let (_, reply) = self.propose(Command::Submit(submit), deadline, &what).await?;
@@ -79,14 +78,30 @@ impl Gateway {
     }
 }
 
-/// Refuses a job that has no room beside the unfinished ones; a repeat of one that has is none.
-///
-/// # Errors
-/// Says what the bound is, and when to try again.
-pub(super) fn check_bytes(state: &State, submit: &Submit, bytes_max: u64) -> Result<(), Status> {
-    let bytes = state.unfinished_bytes();
-    match bytes < bytes_max || state.is_repeat(submit) {
-        true => Ok(()),
-        false => Err(bytes_full(bytes, bytes_max)),
+/// What is left for further jobs beside the unfinished ones.
+pub(super) struct Room {
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Room {
+    pub(super) fn beside(state: &State, bytes_max: u64) -> Room {
+        Room { bytes: state.unfinished_bytes(), bytes_max }
+    }
+
+    /// Takes what a job needs; a repeat of one that has room needs none. Jobs of calls side by side are not seen
+    /// here: they pass the bound by what waits for the log at most.
+    ///
+    /// # Errors
+    /// Says what the bound is, and when to try again.
+    pub(super) fn take(&mut self, state: &State, submit: &Submit) -> Result<(), Status> {
+        if state.is_repeat(submit) {
+            return Ok(());
+        }
+        if self.bytes >= self.bytes_max {
+            return Err(bytes_full(self.bytes, self.bytes_max));
+        }
+        self.bytes += submit.text_bytes() as u64;
+        Ok(())
     }
 }

@@ -4,7 +4,6 @@ mod operate;
 mod preview;
 mod wait;
 
-use super::submit::check_bytes;
 use super::*;
 use crate::artifacts::{ArtifactParts, ArtifactSettings};
 use crate::lines::Lines;
@@ -19,6 +18,7 @@ use crate::real::TonicDial;
 use crate::testing::{Counting, MemoryLog, StillClock};
 use atelier_proto::client::v1 as wire;
 use atelier_proto::client::v1::atelier_server::Atelier;
+use atelier_state::limits::UNFINISHED_BYTES_MAX;
 use atelier_state::{
     ArtifactRef, Assign, Complete, Digest, FencingToken, NodeId, RegisterNode, Revoke, RevokeReason,
 };
@@ -169,6 +169,7 @@ fn world() -> World {
         examined: Examined { data: None, engine: None, model: Arc::default() },
         draining: draining_seen,
         attempts_max: 3,
+        unfinished_bytes_max: UNFINISHED_BYTES_MAX,
         acknowledged: AtomicU64::new(0),
     };
     World { log, board, draining, gateway }
@@ -388,17 +389,28 @@ async fn a_full_queue_says_when_to_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn jobs_above_the_bytes_are_refused_and_repeats_are_not() {
-    let world = world();
-    world.submit().await;
+    let mut world = world();
+    let job_id = world.submit().await.job_id;
     let state = world.gateway.view().state;
     let (_, job) = state.jobs().next().expect("one was accepted");
     let bytes = state.unfinished_bytes();
     assert_eq!((bytes, state.ended_bytes()), (job.bytes(), 0));
-    let fresh =
-        atelier_state::Submit { job: JobId(7), idempotency_key: None, ..job.submit.clone() };
-    check_bytes(&state, &fresh, bytes + 1).expect("there is room");
-    check_bytes(&state, &job.submit, bytes).expect("a repeat needs no room");
-    let status = check_bytes(&state, &fresh, bytes).expect_err("there is no room");
+    world.gateway.unfinished_bytes_max = bytes + 1;
+    let jobs = vec![cat(), wire::SubmitRequest { job_id: job_id.clone(), ..cat() }, cat()];
+    let batch = Request::new(wire::SubmitBatchRequest { jobs, ..Default::default() });
+    let outcomes =
+        world.gateway.submit_batch(batch).await.expect("an answer").into_inner().outcomes;
+    use wire::batch_outcome::Outcome::{Accepted, Refused};
+    let outcomes: Vec<_> = outcomes.into_iter().filter_map(|it| it.outcome).collect();
+    let is_right =
+        matches!(&outcomes[..], [Accepted(_), Accepted(same), Refused(_)] if same.duplicate);
+    assert!(is_right, "room for one, a repeat needs none: {outcomes:?}");
+    world.refused_submit(Request::new(cat())).await;
+    let repeat = wire::SubmitRequest { job_id, ..cat() };
+    let repeat = world.gateway.submit(Request::new(repeat)).await.expect("a repeat").into_inner();
+    assert!(repeat.duplicate);
+    world.gateway.unfinished_bytes_max = bytes;
+    let status = world.refused_submit(Request::new(cat())).await;
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(status.metadata().get("retry-after").expect("a hint"), "5");
     assert!(status.message().contains(&format!("the bound is {bytes}")), "{}", status.message());

@@ -9,6 +9,7 @@ use crate::lines::Lines;
 use crate::ports::{Clock, Purpose};
 use crate::raft::{base_of, generation_of};
 use crate::storage::identity;
+use crate::tasks;
 use atelier_proto::peer::v1 as wire;
 use futures_util::future::join_all;
 use std::time::Duration;
@@ -57,7 +58,7 @@ pub enum OriginError {
 pub(super) async fn settle(config: &Config, outside: &Outside) -> Result<Config, StartError> {
     let mut config = config.clone();
     let store = outside.store.clone();
-    let stored = tokio::task::spawn_blocking(move || identity::stored(store.as_ref())).await?;
+    let stored = tasks::blocking(move || identity::stored(store.as_ref())).await?;
     let lines = Lines::new(outside.dial.clone());
     match stored.map_err(crate::raft::StartError::from)? {
         Some(found) => {
@@ -75,6 +76,7 @@ pub(super) async fn settle(config: &Config, outside: &Outside) -> Result<Config,
             goes_on(&lines, &config.cluster, config.node, &others).await?;
         }
         None if !config.join_through.is_empty() => {
+            check_name(&lines, &config).await?;
             let reply = join(&lines, &config, outside.clock.as_ref()).await?;
             tracing::info!(node = reply.node, cluster = reply.cluster, "let into the cluster");
             (config.node, config.cluster) = (reply.node, reply.cluster);
@@ -116,6 +118,28 @@ pub(super) async fn goes_on(
             node: reply.node,
         }),
         None => Ok(()),
+    }
+}
+
+/// Refuses to join another cluster than the one that was named. One that does not say who it is is asked by [`join`].
+async fn check_name(lines: &Lines, config: &Config) -> Result<(), OriginError> {
+    if config.cluster == Config::default().cluster {
+        return Ok(());
+    }
+    let through = config.join_through.clone();
+    let Ok(mut peer) = lines.peer(&through, Purpose::Control) else { return Ok(()) };
+    let cluster = config.cluster.clone();
+    let request = Request::new(wire::GreetRequest { cluster, node: config.node });
+    let greeted = tokio::time::timeout(GREET_MAX, peer.greet(request)).await;
+    match greeted.map(|greeted| greeted.map(|reply| reply.into_inner().cluster)) {
+        Ok(Ok(other)) if base_of(&other) != base_of(&config.cluster) => {
+            let own = &config.cluster;
+            let reason = format!(
+                "it is of cluster `{other}`, and this peer was told to be of `{own}`; leave the name out, or join a peer of `{own}`"
+            );
+            Err(OriginError::NotLetIn { through, reason })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -88,7 +88,7 @@ pub async fn run(
         }
     };
     let peer = tokio::select! {
-        peer = Peer::start(&config, outside, listeners) => peer?,
+        peer = Peer::start(&config, outside, Some(listeners)) => peer?,
         name = signals.next() => {
             told_to_leave(name);
             return Ok(());
@@ -127,7 +127,9 @@ pub async fn run(
 async fn announce(peer: &Peer) -> std::convert::Infallible {
     peer.ready().await;
     notify(NotifyState::Ready);
-    say(&format!("Running on local URL: http://{}\n", peer.http_address()));
+    if let Some(address) = peer.http_address() {
+        say(&format!("Running on local URL: http://{address}\n"));
+    }
     std::future::pending().await
 }
 

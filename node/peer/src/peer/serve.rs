@@ -1,4 +1,6 @@
 //! The two listeners: gRPC for clients and peers, HTTP for probes.
+//!
+//! A world without sockets has none; it calls the gRPC services by their [`Routes`].
 
 use super::{StartError, Task};
 use crate::config::Config;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic_health::server::HealthReporter;
@@ -53,6 +56,12 @@ pub(super) struct Services {
 
 /// The running servers.
 pub(super) struct Servers {
+    pub(super) routes: Routes,
+    pub(super) sockets: Option<Sockets>,
+}
+
+/// Where something listens, and what.
+pub(super) struct Sockets {
     pub(super) grpc_address: SocketAddr,
     pub(super) http_address: SocketAddr,
     grpc: Task,
@@ -76,11 +85,18 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Sta
     bound.map_err(|error| StartError::Listen { key, address, error })
 }
 
-/// Serves both listeners until [`Servers::end`].
+/// Serves both listeners, where there are any, until [`Servers::end`].
 pub(super) fn start(
-    listeners: Listeners,
+    listeners: Option<Listeners>,
     services: Services,
 ) -> Result<(Servers, HealthReporter), StartError> {
+    let Services { raft, peer, gateway, probes } = services;
+    let (routes, reporter) = routes(raft, peer, gateway)?;
+    let open = listeners.map(|listeners| open(listeners, routes.clone(), probes));
+    Ok((Servers { routes, sockets: open.transpose()? }, reporter))
+}
+
+fn open(listeners: Listeners, routes: Routes, probes: Probes) -> Result<Sockets, StartError> {
     let Listeners { grpc, http } = listeners;
     let local = |key, listener: &TcpListener| {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -88,17 +104,15 @@ pub(super) fn start(
         address.map_err(|error| StartError::Listen { key, address: unknown, error })
     };
     let (grpc_address, http_address) = (local("listen.grpc", &grpc)?, local("listen.http", &http)?);
-    let Services { raft, peer, gateway, probes } = services;
-    let (router, reporter) = router(raft, peer, gateway)?;
-    let grpc = Task::spawn("gRPC server", |stop| serve_grpc(router, grpc, stop));
+    let grpc = Task::spawn("gRPC server", |stop| serve_grpc(router(routes), grpc, stop));
     let http = Task::spawn("HTTP server", |stop| serve_http(probes, http, stop));
-    Ok((Servers { grpc_address, http_address, grpc, http }, reporter))
+    Ok(Sockets { grpc_address, http_address, grpc, http })
 }
 
 impl Servers {
     /// Lets nobody in any more, and waits for those within, not for long.
     pub(super) async fn end(self) {
-        let Servers { grpc, http, .. } = self;
+        let Some(Sockets { grpc, http, .. }) = self.sockets else { return };
         grpc.stop.cancel();
         http.stop.cancel();
         grpc.end().await;
@@ -106,30 +120,34 @@ impl Servers {
     }
 }
 
-fn router(
+fn router(routes: Routes) -> Router {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_routes(routes)
+}
+
+fn routes(
     raft: RaftServer<RaftService>,
     peer: PeerService,
     gateway: Arc<Gateway>,
-) -> Result<(Router, HealthReporter), StartError> {
+) -> Result<(Routes, HealthReporter), StartError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (reporter, health) = tonic_health::server::health_reporter();
-    let router = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_MAX)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .add_service(raft)
+    let routes = Routes::new(raft)
         .add_service(peer.server())
         .add_service(AtelierServer::from_arc(gateway).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok((router, reporter))
+    Ok((routes.prepare(), reporter))
 }
 
 async fn serve_grpc(router: Router, listener: TcpListener, stop: CancellationToken) {

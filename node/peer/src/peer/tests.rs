@@ -40,8 +40,8 @@ async fn start(config: Config, listeners: Listeners) -> Running {
     let engine: Arc<dyn Engine> = Arc::new(PaperEngine::new(Duration::from_millis(20)));
     let engine = config.engine.enabled.then_some(engine);
     let outside = Outside::open(&config, engine).await.expect("a new directory opens");
-    let peer = Peer::start(&config, outside, listeners).await.expect("the peer starts");
-    let address = format!("http://{}", peer.grpc_address());
+    let peer = Peer::start(&config, outside, Some(listeners)).await.expect("the peer starts");
+    let address = format!("http://{}", peer.grpc_address().expect("it listens"));
     let channel = Channel::from_shared(address).expect("an address").connect_lazy();
     Running { peer, config, client: AtelierClient::new(channel) }
 }
@@ -112,8 +112,9 @@ async fn bytes(one: &Running, digest: &str) -> Vec<u8> {
 
 async fn http(one: &Running, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream =
-        tokio::net::TcpStream::connect(one.peer.http_address()).await.expect("it listens");
+    let mut stream = tokio::net::TcpStream::connect(one.peer.http_address().expect("it listens"))
+        .await
+        .expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("it takes the request");
     let mut text = String::new();
@@ -182,7 +183,7 @@ async fn probes_tell_what_is(one: &Running) {
     assert!(metrics.contains("atelier_ready 1\n"), "{metrics}");
     assert!(metrics.contains("atelier_raft_members{role=\"voter\"} 3\n"), "{metrics}");
     assert!(metrics.contains("atelier_jobs_total{outcome=\"succeeded\"} 3\n"), "{metrics}");
-    let address = format!("http://{}", one.peer.grpc_address());
+    let address = format!("http://{}", one.peer.grpc_address().expect("it listens"));
     let channel = Channel::from_shared(address).expect("an address").connect_lazy();
     let service = "atelier.client.v1.Atelier".to_owned();
     let request = tonic_health::pb::HealthCheckRequest { service };
@@ -214,7 +215,7 @@ macro_rules! services {
 }
 
 async fn reflection_names_the_services(one: &Running) {
-    let address = format!("http://{}", one.peer.grpc_address());
+    let address = format!("http://{}", one.peer.grpc_address().expect("it listens"));
     let channel = Channel::from_shared(address).expect("an address").connect_lazy();
     // Older grpcurl speaks v1alpha alone.
     for names in [services!(v1, channel.clone()), services!(v1alpha, channel)] {

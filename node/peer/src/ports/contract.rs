@@ -47,9 +47,9 @@ pub fn dial(dial: &impl Dial) {
         [Purpose::Election, Purpose::Append, Purpose::Snapshot, Purpose::Control, Purpose::Artifact]
     {
         // A reserved address: nobody answers, and that is no error yet.
-        dial.channel("http://192.0.2.1:7861", purpose).expect("an address gives a channel");
+        dial.line("http://192.0.2.1:7861", purpose).expect("an address gives a line");
         for bad in ["", "not an address", "http://", "ftp://host:1"] {
-            let error = dial.channel(bad, purpose).expect_err("nonsense is refused");
+            let error = dial.line(bad, purpose).expect_err("nonsense is refused");
             assert!(error.to_string().contains(bad), "{error} names what was asked for");
         }
     }

@@ -1,7 +1,8 @@
 //! Connections to other peers.
 
 use std::fmt;
-use tonic::transport::Channel;
+
+pub use atelier_proto::line::{Line, LineError};
 
 /// What a connection is for. Each purpose gets a connection of its own, so that bulk never holds up a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,20 +21,20 @@ pub enum Purpose {
 
 /// Opens connections to peers.
 ///
-/// Guarantees that a channel connects by itself on the first call and again after each failure, that no attempt to
+/// Guarantees that a line connects by itself on the first call and again after each failure, that no attempt to
 /// connect takes longer than a bound, and that a peer which went away without a word is noticed within seconds.
 ///
-/// A channel lives on the async runtime that was current when it was made: make it where it is used, and keep it,
+/// A line lives on the async runtime that was current when it was made: make it where it is used, and keep it,
 /// since each call makes a new one.
 pub trait Dial: Send + Sync + 'static {
-    /// Makes a channel to a peer at `http://host:port`, without waiting for it to connect.
+    /// Makes a line to a peer at `http://host:port`, without waiting for it to connect.
     ///
     /// # Errors
     /// When the address cannot be one. That a peer does not answer is told by the first call instead.
-    fn channel(&self, address: &str, purpose: Purpose) -> Result<Channel, DialError>;
+    fn line(&self, address: &str, purpose: Purpose) -> Result<Line, DialError>;
 }
 
-/// Why there is no channel.
+/// Why there is no line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// Not an address; correct the configuration or the roster.

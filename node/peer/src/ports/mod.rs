@@ -21,7 +21,7 @@ pub mod store;
 pub mod upkeep;
 
 pub use clock::Clock;
-pub use dial::{Dial, DialError, Purpose};
+pub use dial::{Dial, DialError, Line, LineError, Purpose};
 pub use entropy::Entropy;
 pub use log::{Log, ProposeError, Proposed, RaftStatus};
 pub use store::{Batch, Store, StoreError, Tree};

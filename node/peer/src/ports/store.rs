@@ -1,6 +1,7 @@
 //! The disk below the log and the snapshots: ordered keys, and writes that are durable when they return.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::fmt;
 
 /// Bytes of the longest key; longer ones are refused.
@@ -60,6 +61,15 @@ pub trait Store: Send + Sync + 'static {
     /// - [`StoreError::Corrupt`]: the tree's own structure is damaged; the node must not go on.
     /// - [`StoreError::Io`]: it is unknown whether the batch survives; the node must not go on.
     fn write(&self, tree: Tree, batch: Batch) -> Result<(), StoreError>;
+
+    /// Waits until what was written is durable, where that takes simulated time; a real store has waited in `write`.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    fn settled(&self, tree: Tree) -> BoxFuture<'static, Result<(), StoreError>> {
+        let _ = tree;
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Says how many bytes a tree takes on the disk.
     ///

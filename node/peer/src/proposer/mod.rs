@@ -17,6 +17,7 @@ mod carrier;
 
 use crate::lines::Lines;
 use crate::ports::{Clock, Entropy, Log};
+use crate::tasks;
 use atelier_state::Author;
 use atelier_state::command::{Command, Submit};
 use atelier_state::limits::ENTRY_BYTES_MAX;
@@ -120,7 +121,7 @@ impl Proposer {
         let clock = parts.clock.clone();
         let deadline = settings.deadline;
         let carrier = Arc::new(Carrier::new(parts, settings));
-        let task = tokio::spawn(run(waiting, clock.clone(), carrier, shutdown));
+        let task = tasks::spawn(run(waiting, clock.clone(), carrier, shutdown));
         let together = Arc::new(Semaphore::new(TOGETHER_MAX));
         (Proposer { asks, together, clock, deadline }, task)
     }
@@ -291,7 +292,7 @@ async fn run(
     loop {
         let wait = match batcher.next(clock.now()) {
             Next::Send(batch) => {
-                carriers.spawn(carrier.clone().carry(batch));
+                carriers.spawn(tasks::joined(carrier.clone().carry(batch)));
                 continue;
             }
             Next::Wait(wait) => wait,

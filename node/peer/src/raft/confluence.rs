@@ -10,10 +10,11 @@
 //! full, as TCP treats small packets; it made fewer entries, and 64 clients waited longer.
 
 use super::codec;
+use super::node::Home;
 use super::types::{Commands, Raft};
 use crate::ports::{ProposeError, Proposed};
+use crate::tasks;
 use atelier_state::{LogIndex, Reply, limits};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -36,10 +37,10 @@ struct Proposal {
 type Outcome = Result<Proposed, ProposeError>;
 
 impl Confluence {
-    /// Starts on Raft's own runtime.
-    pub(super) fn start(runtime: &Handle, raft: Raft) -> Confluence {
+    /// Starts where Raft runs.
+    pub(super) fn start(home: &Home, raft: Raft) -> Confluence {
         let (proposals, waiting) = mpsc::channel(PROPOSALS_WAITING_MAX);
-        runtime.spawn(run(waiting, raft));
+        home.spawn(run(waiting, raft));
         Confluence { proposals }
     }
 
@@ -67,7 +68,7 @@ async fn run(mut waiting: mpsc::Receiver<Proposal>, raft: Raft) {
     let mut under_way = JoinSet::new();
     loop {
         if gathering.is_due(under_way.len()) {
-            under_way.spawn(write(raft.clone(), gathering.take()));
+            under_way.spawn(tasks::joined(write(raft.clone(), gathering.take())));
             continue;
         }
         tokio::select! {

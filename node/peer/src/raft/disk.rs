@@ -144,8 +144,8 @@ pub(super) async fn ask(
     node: u64,
     address: &str,
 ) -> Result<DiskReport, String> {
-    let channel = dial.channel(address, Purpose::Control).map_err(|error| error.to_string())?;
-    let mut client = RaftClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let line = dial.line(address, Purpose::Control).map_err(|error| error.to_string())?;
+    let mut client = RaftClient::new(line).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let request = pb::DiskRequest { cluster: cluster.to_owned(), to: node };
     let answer = tokio::time::timeout(Duration::from_millis(ASK_MS), client.disk(request)).await;
     match answer {

@@ -9,8 +9,8 @@
 
 use super::codec::{self, DecodeError};
 use super::types::{Entry, LogId, TypeConfig, Vote};
-use crate::ports::Store;
-use crate::storage::log::{self, Hard, LogWriter};
+use crate::ports::{Store, Tree};
+use crate::storage::log::{self, Extent, Hard, LogWriter};
 use crate::storage::{LoadError, frame};
 use bytes::Bytes;
 use openraft::entry::RaftEntry;
@@ -58,48 +58,22 @@ impl LogStorage {
     /// # Errors
     /// When anything in it is damaged, or does not fit together; nothing is changed then.
     pub(super) fn open(store: &Arc<dyn Store>) -> Result<(LogStorage, JoinHandle<()>), LoadError> {
-        let image = log::load(store.as_ref())?;
-        let corrupt = |at: String, reason: String| LoadError::Corrupt {
-            place: store.place(crate::ports::Tree::Log),
-            at,
-            reason,
-        };
-        let undecodable = |at: &str| {
-            let at = at.to_owned();
-            move |error: DecodeError| (at, error.to_string())
-        };
-        let hard = |hard: Hard| image.hard.get(&hard).cloned();
-        let log_id =
-            |which, at| hard(which).map(codec::decode_log_id).transpose().map_err(undecodable(at));
-        let mut memory = Memory {
-            vote: hard(Hard::Vote)
-                .map(codec::decode_vote)
-                .transpose()
-                .map_err(undecodable("vote"))
-                .map_err(|(at, reason)| corrupt(at, reason))?,
-            purged: log_id(Hard::Purged, "purged").map_err(|(at, r)| corrupt(at, r))?,
-            committed: log_id(Hard::Committed, "committed").map_err(|(at, r)| corrupt(at, r))?,
-            entries: BTreeMap::new(),
-        };
-        let purged = memory.purged.map(|id| id.index());
-        let extent = image.extent(purged);
-        let bytes = LogBytes::default();
-        for (index, body) in image.entries {
-            let length = body.len();
-            let entry = codec::decode_entry(body)
-                .map_err(|error| corrupt(format!("log index {index}"), error.to_string()))?;
-            if entry.index() != index {
-                let reason = format!("the entry says that it is {}", entry.index());
-                return Err(corrupt(format!("log index {index}"), reason));
-            }
-            if extent.kept.contains(&index) {
-                memory.insert(entry, length, &bytes);
-            }
-        }
-        memory.check().map_err(|(at, reason)| corrupt(at, reason))?;
-        let (writer, thread) = LogWriter::start(store.clone(), extent)
-            .map_err(|error| corrupt("start".to_owned(), error.to_string()))?;
+        let (memory, bytes, extent) = Memory::read(store)?;
+        let (writer, thread) = LogWriter::start(store.clone(), extent).map_err(|error| {
+            let (place, at) = (store.place(Tree::Log), "start".to_owned());
+            LoadError::Corrupt { place, at, reason: error.to_string() }
+        })?;
         Ok((LogStorage { memory: Arc::new(Mutex::new(memory)), writer, bytes }, thread))
+    }
+
+    /// Opens as [`LogStorage::open`] does, with a writer that is a task of this one's group.
+    ///
+    /// # Errors
+    /// As [`LogStorage::open`].
+    pub(super) fn open_here(store: &Arc<dyn Store>) -> Result<LogStorage, LoadError> {
+        let (memory, bytes, extent) = Memory::read(store)?;
+        let writer = LogWriter::start_here(store.clone(), extent);
+        Ok(LogStorage { memory: Arc::new(Mutex::new(memory)), writer, bytes })
     }
 
     /// Returns how many bytes the entries in memory have.
@@ -153,6 +127,50 @@ impl LogBytes {
 }
 
 impl Memory {
+    /// Reads a log and checks that it fits together.
+    fn read(store: &Arc<dyn Store>) -> Result<(Memory, LogBytes, Extent), LoadError> {
+        let image = log::load(store.as_ref())?;
+        let corrupt = |at: String, reason: String| LoadError::Corrupt {
+            place: store.place(Tree::Log),
+            at,
+            reason,
+        };
+        let undecodable = |at: &str| {
+            let at = at.to_owned();
+            move |error: DecodeError| (at, error.to_string())
+        };
+        let hard = |hard: Hard| image.hard.get(&hard).cloned();
+        let log_id =
+            |which, at| hard(which).map(codec::decode_log_id).transpose().map_err(undecodable(at));
+        let mut memory = Memory {
+            vote: hard(Hard::Vote)
+                .map(codec::decode_vote)
+                .transpose()
+                .map_err(undecodable("vote"))
+                .map_err(|(at, reason)| corrupt(at, reason))?,
+            purged: log_id(Hard::Purged, "purged").map_err(|(at, r)| corrupt(at, r))?,
+            committed: log_id(Hard::Committed, "committed").map_err(|(at, r)| corrupt(at, r))?,
+            entries: BTreeMap::new(),
+        };
+        let purged = memory.purged.map(|id| id.index());
+        let extent = image.extent(purged);
+        let bytes = LogBytes::default();
+        for (index, body) in image.entries {
+            let length = body.len();
+            let entry = codec::decode_entry(body)
+                .map_err(|error| corrupt(format!("log index {index}"), error.to_string()))?;
+            if entry.index() != index {
+                let reason = format!("the entry says that it is {}", entry.index());
+                return Err(corrupt(format!("log index {index}"), reason));
+            }
+            if extent.kept.contains(&index) {
+                memory.insert(entry, length, &bytes);
+            }
+        }
+        memory.check().map_err(|(at, reason)| corrupt(at, reason))?;
+        Ok((memory, bytes, extent))
+    }
+
     fn insert(&mut self, entry: Entry, bytes: usize, total: &LogBytes) {
         let before = self.entries.insert(entry.index(), Stored { entry, bytes });
         let before = before.map_or(0, |stored| stored.bytes as u64);

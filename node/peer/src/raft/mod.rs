@@ -34,6 +34,7 @@ mod network;
 mod node;
 mod options;
 mod recover;
+mod runtime;
 mod service;
 mod snapshots;
 mod status;

@@ -11,9 +11,11 @@ use super::codec::{self, DecodeError, SnapshotHead, Target};
 use super::disk::{self, Disks};
 use super::snapshots::SnapshotData;
 use super::types::{Snapshot, TypeConfig, Vote};
-use crate::ports::{Dial, Purpose};
+use crate::ports::{Dial, Line, Purpose};
+use crate::tasks;
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_client::RaftClient;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -26,34 +28,33 @@ use openraft::raft::{
 use openraft::{AnyError, OptionalSend};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// Bytes of one message, in both directions and on both sides. An append carries some 4 MiB.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of one message of a snapshot.
-const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 /// Appends between openraft and the connection. Filled by replication; at the bound replication waits.
 const APPENDS_WAITING_MAX: usize = 4;
 /// The longest time from an append to its reply, a slow disk included.
 const APPEND_REPLY_MS: u64 = 5_000;
 /// The longest time to open the stream of appends.
 const APPEND_OPEN_MS: u64 = 2_000;
-/// Channels that are kept. Filled by members that come and go; at the bound all are dropped and made anew.
-const CHANNELS_MAX: usize = 256;
+/// Lines that are kept. Filled by members that come and go; at the bound all are dropped and made anew.
+const LINES_MAX: usize = 256;
 
-/// Makes the connections to peers, and keeps the channels for those that openraft makes later.
+/// Makes the connections to peers, and keeps the lines for those that openraft makes later.
 pub(super) struct NetworkFactory {
     cluster: String,
     dial: Arc<dyn Dial>,
     disks: Disks,
-    channels: BTreeMap<(String, Purpose), Channel>,
+    lines: BTreeMap<(String, Purpose), Line>,
 }
 
 /// One peer. Votes go over the connection of heartbeats, whatever else this one is for.
@@ -66,11 +67,11 @@ pub(super) struct Network {
     election: Client,
 }
 
-type Client = Result<RaftClient<Channel>, String>;
+type Client = Result<RaftClient<Line>, String>;
 
 impl NetworkFactory {
     pub(super) fn new(cluster: String, dial: Arc<dyn Dial>, disks: Disks) -> NetworkFactory {
-        NetworkFactory { cluster, dial, disks, channels: BTreeMap::new() }
+        NetworkFactory { cluster, dial, disks, lines: BTreeMap::new() }
     }
 
     fn network(&mut self, to: u64, member: &str, purpose: Purpose) -> Network {
@@ -86,23 +87,23 @@ impl NetworkFactory {
     }
 
     fn client(&mut self, address: &str, purpose: Purpose) -> Client {
-        let client = RaftClient::new(self.channel(address, purpose)?);
+        let client = RaftClient::new(self.line(address, purpose)?);
         Ok(client
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
-    fn channel(&mut self, address: &str, purpose: Purpose) -> Result<Channel, String> {
+    fn line(&mut self, address: &str, purpose: Purpose) -> Result<Line, String> {
         let key = (address.to_owned(), purpose);
-        if let Some(channel) = self.channels.get(&key) {
-            return Ok(channel.clone());
+        if let Some(line) = self.lines.get(&key) {
+            return Ok(line.clone());
         }
-        let channel = self.dial.channel(address, purpose).map_err(|error| error.to_string())?;
-        if self.channels.len() >= CHANNELS_MAX {
-            self.channels.clear();
+        let line = self.dial.line(address, purpose).map_err(|error| error.to_string())?;
+        if self.lines.len() >= LINES_MAX {
+            self.lines.clear();
         }
-        self.channels.insert(key, channel.clone());
-        Ok(channel)
+        self.lines.insert(key, line.clone());
+        Ok(line)
     }
 }
 
@@ -162,7 +163,7 @@ impl Network {
         let (sender, receiver) = mpsc::channel(APPENDS_WAITING_MAX);
         let (target, sent) = (self.target.clone(), Arc::new(AtomicU64::new(0)));
         let counter = sent.clone();
-        let pump = AbortOnDropHandle::new(tokio::spawn(async move {
+        let pump = AbortOnDropHandle::new(tasks::spawn(async move {
             let mut input = stream::iter([first]).chain(input);
             while let Some(request) = input.next().await {
                 counter.fetch_add(1, Ordering::Relaxed);
@@ -302,13 +303,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut client = reachable(&self.client)?;
-        let bytes = snapshot.snapshot.bytes(snapshot.meta.clone()).await;
-        let bytes = bytes.map_err(|error| Unreachable::from_string(error.to_string()))?;
-        let head = SnapshotHead { vote, meta: snapshot.meta, bytes: bytes.len() as u64 };
+        let data = snapshot.snapshot;
+        let head = SnapshotHead { vote, meta: snapshot.meta, bytes: data.len() };
         let head = codec::snapshot_head_to_proto(&self.target, &head);
-        // The stream is lazy and complete before the call, so nothing waits for a reply that comes last.
-        let chunks = stream::iter([head]).chain(stream::iter(chunks(bytes)));
-        let chunks = self.meant(chunks);
+        // Nothing is read before there is a connection: a peer that is gone for good is asked again and again.
+        let chunks = self.meant(Chunks { head: Some(head), parts: data.parts() });
         let call = within(option.hard_ttl(), |_| client.install_snapshot(chunks));
         let reply = tokio::select! {
             reply = call => reply?.into_inner(),
@@ -331,15 +330,29 @@ impl RaftNetworkV2<TypeConfig> for Network {
     }
 }
 
-fn reachable(client: &Client) -> Result<RaftClient<Channel>, RPCError<TypeConfig>> {
-    client.clone().map_err(|reason| Unreachable::from_string(reason).into())
+/// A snapshot as it goes over the wire: its head, then its bytes.
+struct Chunks {
+    head: Option<pb::SnapshotChunk>,
+    parts: futures_util::stream::BoxStream<'static, Bytes>,
 }
 
-fn chunks(bytes: bytes::Bytes) -> impl Iterator<Item = pb::SnapshotChunk> {
-    (0..bytes.len()).step_by(SNAPSHOT_CHUNK_BYTES).map(move |at| {
-        let end = bytes.len().min(at + SNAPSHOT_CHUNK_BYTES);
-        pb::SnapshotChunk { data: bytes.slice(at..end), ..pb::SnapshotChunk::default() }
-    })
+impl Stream for Chunks {
+    type Item = pb::SnapshotChunk;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<pb::SnapshotChunk>> {
+        if let Some(head) = self.head.take() {
+            return Poll::Ready(Some(head));
+        }
+        let chunk = |data| pb::SnapshotChunk { data, ..pb::SnapshotChunk::default() };
+        self.parts.poll_next_unpin(context).map(|data| data.map(chunk))
+    }
+}
+
+fn reachable(client: &Client) -> Result<RaftClient<Line>, RPCError<TypeConfig>> {
+    client.clone().map_err(|reason| Unreachable::from_string(reason).into())
 }
 
 async fn within<T, F>(

@@ -14,14 +14,16 @@ use super::types::{Commands, Raft};
 use crate::ports::upkeep::Upkeep;
 use crate::ports::{Dial, Entropy, Log, ProposeError, Proposed, RaftStatus, Store, Tree};
 use crate::storage::{DiskId, Identity, IdentityError, LoadError, identity};
+use crate::tasks;
 use crate::view::View;
 use atelier_proto::peer::v1::raft_server::RaftServer;
 use atelier_state::{Command, LogIndex, NodeId, State, limits};
 use futures_util::future::BoxFuture;
 use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 /// A node of the cluster's Raft group. A clone is another handle of the same node; the node ends with
@@ -42,8 +44,8 @@ pub(super) struct Inner {
     heard: Heard,
     view: watch::Receiver<View>,
     marks: Marks,
-    // Taken at the end. The log's thread ends when openraft has dropped its handles.
-    runtime: Mutex<Option<Runtime>>,
+    // Ended at the end. The log's thread ends when openraft has dropped its handles.
+    home: Mutex<Home>,
     log_thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,11 +83,11 @@ impl RaftNode {
         entropy: &dyn Entropy,
     ) -> Result<RaftNode, StartError> {
         let config = Arc::new(options.config().map_err(StartError::Options)?);
-        let runtime = RuntimeGuard(Some(runtime(&options).map_err(|e| raft_error(&e))?));
-        let handle = runtime.handle();
+        let home = Home::of(&options).map_err(|error| raft_error(&error))?;
         let identity = Identity { node: options.node, cluster: options.cluster.clone() };
         let fresh = DiskId::draw(entropy);
-        let loaded = handle.spawn_blocking(move || load(&store, &identity, fresh)).await;
+        let has_threads = options.threads > 0;
+        let loaded = tasks::blocking(move || load(&store, &identity, fresh, has_threads)).await;
         let loaded = loaded.map_err(|error| raft_error(&error))??;
         let (machine, view) = loaded.machine;
         let marks = machine.marks();
@@ -94,16 +96,16 @@ impl RaftNode {
         let network = NetworkFactory::new(options.cluster.clone(), dial.clone(), disks.clone());
         let node = options.node.0;
         let disk = OwnDisk::new(node, loaded.disk);
-        let starting = handle
-            .spawn(async move { Raft::new(node, config, network, loaded.log, machine).await });
+        let starting =
+            home.spawn(async move { Raft::new(node, config, network, loaded.log, machine).await });
         let raft = starting.await.map_err(|error| raft_error(&error))?;
         let raft = raft.map_err(|error| raft_error(&error))?;
         let heard = Heard::default();
         let watched = (log_bytes, heard.clone(), disk.clone());
-        let status = spawn_status(&handle, &raft, &options, watched);
+        let status = spawn_status(&home, &raft, &options, watched);
         tracing::info!(node, cluster = options.cluster, address = options.address, "raft started");
         let inner = Inner {
-            confluence: Confluence::start(&handle, raft.clone()),
+            confluence: Confluence::start(&home, raft.clone()),
             raft,
             options,
             status,
@@ -113,8 +115,8 @@ impl RaftNode {
             heard,
             view,
             marks,
-            runtime: Mutex::new(runtime.keep()),
-            log_thread: Mutex::new(Some(log_thread)),
+            home: Mutex::new(home),
+            log_thread: Mutex::new(log_thread),
         };
         Ok(RaftNode { inner: Arc::new(inner) })
     }
@@ -123,12 +125,6 @@ impl RaftNode {
     pub fn service(&self) -> RaftServer<RaftService> {
         let Inner { raft, options, disk, heard, .. } = &*self.inner;
         RaftService::server(raft.clone(), options.cluster.clone(), disk.clone(), heard.clone())
-    }
-
-    /// Gives Raft's own runtime, to serve [`RaftNode::service`] where no front door keeps it waiting. What runs there
-    /// ends with the node; none after [`RaftNode::shutdown`].
-    pub fn runtime(&self) -> Option<Handle> {
-        lock(&self.inner.runtime).as_ref().map(|runtime| runtime.handle().clone())
     }
 
     /// Says why this node takes no part any more; none while it does.
@@ -144,9 +140,9 @@ impl RaftNode {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "raft did not end in good order");
         }
-        let runtime = lock(&self.inner.runtime).take();
+        let runtime = lock(&self.inner.home).0.take();
         let log_thread = lock(&self.inner.log_thread).take();
-        let ended = tokio::task::spawn_blocking(move || {
+        let ended = tasks::blocking(move || {
             drop(runtime);
             log_thread.map(JoinHandle::join)
         });
@@ -186,28 +182,29 @@ impl Upkeep for RaftNode {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(runtime) = lock(&self.runtime).take() {
-            runtime.shutdown_background();
+/// Where a node's part in Raft runs: on a runtime of its own, which may be dropped where blocking is not allowed, or
+/// where it was started.
+pub(super) struct Home(Option<Runtime>);
+
+impl Home {
+    fn of(options: &RaftOptions) -> std::io::Result<Home> {
+        let runtime = (options.threads > 0).then(|| runtime(options));
+        Ok(Home(runtime.transpose()?))
+    }
+
+    pub(super) fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match &self.0 {
+            Some(runtime) => runtime.spawn(future),
+            None => tasks::spawn(future),
         }
     }
 }
 
-/// A runtime that may be dropped where blocking is not allowed.
-struct RuntimeGuard(Option<Runtime>);
-
-impl RuntimeGuard {
-    fn handle(&self) -> Handle {
-        self.0.as_ref().expect("held until it is kept").handle().clone()
-    }
-
-    fn keep(mut self) -> Option<Runtime> {
-        self.0.take()
-    }
-}
-
-impl Drop for RuntimeGuard {
+impl Drop for Home {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -225,16 +222,24 @@ fn runtime(options: &RaftOptions) -> std::io::Result<Runtime> {
 
 struct Loaded {
     log: LogStorage,
-    log_thread: JoinHandle<()>,
+    log_thread: Option<JoinHandle<()>>,
     disk: DiskId,
     machine: (StateMachine, watch::Receiver<View>),
 }
 
-fn load(store: &Arc<dyn Store>, identity: &Identity, fresh: DiskId) -> Result<Loaded, StartError> {
+fn load(
+    store: &Arc<dyn Store>,
+    identity: &Identity,
+    fresh: DiskId,
+    has_threads: bool,
+) -> Result<Loaded, StartError> {
     identity::claim(store.as_ref(), identity)?;
     let disk = identity::disk(store.as_ref(), fresh)?;
     let (shelf, meta, state) = Shelf::open(store)?;
-    let (log, log_thread) = LogStorage::open(store)?;
+    let (log, log_thread) = match has_threads {
+        true => LogStorage::open(store).map(|(log, thread)| (log, Some(thread)))?,
+        false => (LogStorage::open_here(store)?, None),
+    };
     if log.purged() > meta.last_log_id {
         let purged = log.purged().map_or(0, |id| id.index());
         let reason = format!("the log was purged through {purged}, no snapshot goes that far");
@@ -246,7 +251,7 @@ fn load(store: &Arc<dyn Store>, identity: &Identity, fresh: DiskId) -> Result<Lo
 }
 
 fn spawn_status(
-    handle: &Handle,
+    home: &Home,
     raft: &Raft,
     options: &RaftOptions,
     watched: (LogBytes, Heard, OwnDisk),
@@ -254,7 +259,7 @@ fn spawn_status(
     let first = RaftStatus { node: options.node, ..RaftStatus::default() };
     let (sender, receiver) = watch::channel(first);
     let (raft, metrics) = (raft.clone(), raft.metrics());
-    handle.spawn(status::publish(raft, metrics, options.clone(), watched, sender));
+    home.spawn(status::publish(raft, metrics, options.clone(), watched, sender));
     receiver
 }
 

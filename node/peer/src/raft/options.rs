@@ -23,9 +23,11 @@ pub struct RaftOptions {
     pub snapshot_entries: u64,
     /// Bytes of entries above which a snapshot is made early, and nothing is kept behind it; default 64 MiB.
     pub snapshot_log_bytes: u64,
-    /// Entries that are kept behind a snapshot for followers that lag, as far as their bytes allow; default 2,000.
+    /// Entries that are kept behind a snapshot for followers that lag, as far as their bytes allow; default 10,000. Two
+    /// intervals of snapshots: whoever has been sent one must find the entries behind it.
     pub entries_kept: u64,
-    /// Threads of Raft's own runtime; default 2.
+    /// Threads of Raft's own runtime; default 2. None: it runs where it is started, and so does the writing of its log,
+    /// for a world on one thread.
     pub threads: usize,
 }
 
@@ -45,7 +47,7 @@ impl RaftOptions {
             election_ms_max: 450,
             snapshot_entries: 5_000,
             snapshot_log_bytes: 64 * 1024 * 1024,
-            entries_kept: 2_000,
+            entries_kept: 10_000,
             threads: 2,
         }
     }
@@ -58,8 +60,8 @@ impl RaftOptions {
         if self.node.0 == 0 {
             return Err("node 0 is nobody; number nodes from 1".to_owned());
         }
-        if self.threads == 0 || self.snapshot_entries == 0 || self.heartbeat_ms == 0 {
-            return Err("threads, snapshot_entries and heartbeat_ms must be above 0".to_owned());
+        if self.snapshot_entries == 0 || self.heartbeat_ms == 0 {
+            return Err("snapshot_entries and heartbeat_ms must be above 0".to_owned());
         }
         openraft::Config {
             cluster_name: self.cluster.clone(),

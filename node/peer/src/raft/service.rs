@@ -9,6 +9,7 @@ use super::network::MESSAGE_BYTES_MAX;
 use super::snapshots::{Received, SnapshotData};
 use super::status::Heard;
 use super::types::{Raft, Snapshot, TypeConfig};
+use crate::tasks;
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_server::{self, RaftServer};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -247,7 +248,7 @@ async fn receive(
 /// Refuses a snapshot that cannot be installed: one that fails to be would stop the node.
 async fn check_snapshot(data: Bytes) -> Result<Received, Status> {
     let check = move || Received::decode(data).map_err(invalid);
-    let checked = tokio::task::spawn_blocking(check).await;
+    let checked = tasks::blocking(check).await;
     checked.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
 }
 

@@ -5,11 +5,20 @@ use super::codec;
 use super::types::{LogId, Snapshot, SnapshotMeta};
 use crate::ports::{Store, StoreError, Tree};
 use crate::storage::LoadError;
-use crate::storage::snapshots::Snapshots;
+use crate::storage::snapshots::{Snapshots, Stored};
+use crate::tasks;
 use atelier_state::State;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Chunks of a snapshot that are read, and sent, at a time.
+const PART_CHUNKS: u32 = 5;
+/// The same in bytes, of a snapshot in memory.
+const PART_BYTES: usize = 256 * 1024;
 
 /// Where the current snapshot lies.
 #[derive(Clone)]
@@ -22,16 +31,15 @@ pub(super) struct Shelf {
 }
 
 struct Current {
-    // With its bytes.
-    taken: Option<(SnapshotMeta, u64)>,
+    taken: Option<(SnapshotMeta, Stored)>,
     // Why it could not be read again. The node must not go on.
     damage: Option<String>,
 }
 
 /// What openraft hands from one part of a node to another as a snapshot.
 pub(super) enum SnapshotData {
-    /// The one on the shelf, and its bytes; read when a peer must be sent it.
-    Shelved(Shelf, u64),
+    /// On the shelf; read when a peer must be sent it.
+    Shelved(Shelf, Stored),
     /// From a peer, and found whole.
     Received(Box<Received>),
 }
@@ -60,7 +68,8 @@ impl Shelf {
     /// # Errors
     /// When it is damaged; nothing is changed then.
     pub(super) fn open(store: &Arc<dyn Store>) -> Result<(Shelf, SnapshotMeta, State), LoadError> {
-        let (disk, bytes) = Snapshots::load(store.as_ref())?;
+        let (mut disk, bytes) = Snapshots::load(store.as_ref())?;
+        let stored = disk.stored();
         let shelf = |taken| Shelf {
             store: store.clone(),
             disk: Arc::new(Mutex::new(disk)),
@@ -74,7 +83,7 @@ impl Shelf {
             at: error.what.to_owned(),
             reason: error.reason,
         })?;
-        Ok((shelf(Some((meta.clone(), bytes.len() as u64))), meta, state))
+        Ok((shelf(Some((meta.clone(), stored))), meta, state))
     }
 
     /// Returns the current snapshot.
@@ -86,7 +95,7 @@ impl Shelf {
         if let Some(damage) = &current.damage {
             return Err(io::Error::new(io::ErrorKind::InvalidData, damage.clone()));
         }
-        Ok(current.taken.clone().map(|(meta, bytes)| self.snapshot(meta, bytes)))
+        Ok(current.taken.clone().map(|(meta, stored)| self.snapshot(meta, stored)))
     }
 
     /// Makes a snapshot of a state, and makes it the current one unless that is newer.
@@ -99,10 +108,10 @@ impl Shelf {
     pub(super) async fn build(&self, meta: SnapshotMeta, state: State) -> io::Result<Snapshot> {
         let shelf = self.clone();
         blocking(move || {
-            let bytes = shelf.put(&meta, |disk, store| {
+            let stored = shelf.put(&meta, |disk, store| {
                 disk.save_parts(store, |put| codec::encode_snapshot(&meta, &state, put))
             })?;
-            Ok(shelf.snapshot(meta, bytes))
+            Ok(shelf.snapshot(meta, stored))
         })
         .await
     }
@@ -121,12 +130,12 @@ impl Shelf {
     ) -> io::Result<State> {
         let shelf = self.clone();
         blocking(move || {
-            let Received { meta, state, bytes } = data.received(&announced)?;
+            let Received { meta, state, bytes } = data.received()?;
             if meta != announced {
                 let reason = format!("snapshot {meta} came where {announced} was announced");
                 return Err(io::Error::other(reason));
             }
-            shelf.put(&meta, |disk, store| disk.save(store, &bytes))?;
+            shelf.put(&meta, |disk, store| disk.save_parts(store, |put| put(&bytes)))?;
             Ok(state)
         })
         .await
@@ -136,36 +145,34 @@ impl Shelf {
         &self,
         meta: &SnapshotMeta,
         save: impl FnOnce(&mut Snapshots, &dyn Store) -> Result<(), StoreError>,
-    ) -> io::Result<u64> {
-        let mut disk = lock(&self.disk);
+    ) -> io::Result<Stored> {
+        let (mut disk, store) = (lock(&self.disk), self.store.as_ref());
         if self.last_log_id() <= meta.last_log_id {
-            save(&mut disk, self.store.as_ref()).map_err(io::Error::other)?;
-            lock(&self.current).taken = Some((meta.clone(), disk.bytes()));
+            save(&mut disk, store).map_err(io::Error::other)?;
+            let stored = disk.stored();
+            lock(&self.current).taken = Some((meta.clone(), stored));
+            // Only now: until here the shelf itself held the one before.
+            disk.remove_others(store).map_err(io::Error::other)?;
         }
-        Ok(disk.bytes())
+        Ok(disk.stored())
     }
 
-    fn snapshot(&self, meta: SnapshotMeta, bytes: u64) -> Snapshot {
-        Snapshot { meta, snapshot: SnapshotData::Shelved(self.clone(), bytes) }
+    fn snapshot(&self, meta: SnapshotMeta, stored: Stored) -> Snapshot {
+        Snapshot { meta, snapshot: SnapshotData::Shelved(self.clone(), stored) }
     }
 
-    fn read(&self, meta: &SnapshotMeta) -> io::Result<Bytes> {
-        let disk = lock(&self.disk);
-        if lock(&self.current).taken.as_ref().map(|(meta, _)| meta) != Some(meta) {
-            return Err(io::Error::other("a newer snapshot has taken its place"));
+    /// Reads some of a snapshot's chunks. Blocks.
+    fn read(&self, stored: &Stored, chunks: Range<u32>) -> io::Result<Bytes> {
+        let mut bytes = BytesMut::new();
+        for number in chunks {
+            let chunk = stored.chunk(self.store.as_ref(), number).map_err(|error| {
+                tracing::error!(%error, "the snapshot could not be read for a peer");
+                lock(&self.current).damage = Some(error.to_string());
+                io::Error::other(error)
+            })?;
+            bytes.put(chunk);
         }
-        let read = disk.read(self.store.as_ref()).and_then(|bytes| {
-            bytes.ok_or_else(|| LoadError::Corrupt {
-                place: self.store.place(Tree::State),
-                at: "snapshot".to_owned(),
-                reason: "it is missing".to_owned(),
-            })
-        });
-        read.map_err(|error| {
-            tracing::error!(%error, "the snapshot could not be read for a peer");
-            lock(&self.current).damage = Some(error.to_string());
-            io::Error::other(error)
-        })
+        Ok(bytes.freeze())
     }
 
     fn last_log_id(&self) -> Option<LogId> {
@@ -177,26 +184,41 @@ impl SnapshotData {
     /// Returns how many bytes there are.
     pub(super) fn len(&self) -> u64 {
         match self {
-            SnapshotData::Shelved(_, bytes) => *bytes,
+            SnapshotData::Shelved(_, stored) => stored.bytes(),
             SnapshotData::Received(received) => received.bytes.len() as u64,
         }
     }
 
-    /// Returns the bytes of the snapshot of this description.
-    ///
-    /// # Errors
-    /// When a newer one has taken its place meanwhile, or it is damaged; then the shelf tells whoever asks next.
-    pub(super) async fn bytes(self, meta: SnapshotMeta) -> io::Result<Bytes> {
+    /// Gives the bytes in parts, each read when it is asked for. Where one cannot be read they end too early, and the
+    /// shelf tells whoever asks next.
+    pub(super) fn parts(self) -> BoxStream<'static, Bytes> {
         match self {
-            SnapshotData::Shelved(shelf, _) => blocking(move || shelf.read(&meta)).await,
-            SnapshotData::Received(received) => Ok(received.bytes),
+            SnapshotData::Shelved(shelf, stored) => {
+                let parts = (0..stored.chunks()).step_by(PART_CHUNKS as usize);
+                let parts = stream::iter(parts).then(move |from| {
+                    let (shelf, stored) = (shelf.clone(), stored.clone());
+                    let chunks = from..stored.chunks().min(from + PART_CHUNKS);
+                    blocking(move || shelf.read(&stored, chunks))
+                });
+                parts
+                    .take_while(|part| future::ready(part.is_ok()))
+                    .filter_map(|part| future::ready(part.ok()))
+                    .boxed()
+            }
+            SnapshotData::Received(received) => {
+                let bytes = received.bytes;
+                let parts = (0..bytes.len()).step_by(PART_BYTES);
+                let part = move |at| bytes.slice(at..bytes.len().min(at + PART_BYTES));
+                stream::iter(parts.map(part)).boxed()
+            }
         }
     }
 
-    fn received(self, announced: &SnapshotMeta) -> io::Result<Received> {
+    fn received(self) -> io::Result<Received> {
         match self {
-            SnapshotData::Shelved(shelf, _) => {
-                Received::decode(shelf.read(announced)?).map_err(io::Error::other)
+            SnapshotData::Shelved(shelf, stored) => {
+                let bytes = shelf.read(&stored, 0..stored.chunks())?;
+                Received::decode(bytes).map_err(io::Error::other)
             }
             SnapshotData::Received(received) => Ok(*received),
         }
@@ -206,7 +228,7 @@ impl SnapshotData {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    tasks::blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

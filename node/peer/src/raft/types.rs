@@ -16,6 +16,7 @@ openraft::declare_raft_types!(
         R = Vec<Reply>,
         NodeId = u64,
         Node = String,
+        AsyncRuntime = super::runtime::Runtime,
 );
 
 pub(super) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;

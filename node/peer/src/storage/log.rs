@@ -1,7 +1,7 @@
-//! The durable log: entries and hard values, written by one thread with group commit.
+//! The durable log: entries and hard values, written by one writer with group commit.
 //!
 //! ```text
-//!   append · put · truncate · purge ──► queue ──► thread: take all that wait ──► one batch ──► Store::write ──► done
+//!   append · put · truncate · purge ──► queue ──► writer: take all that wait ──► one batch ──► Store::write ──► done
 //! ```
 //!
 //! Everything passes the one queue, so a vote and an append reach the disk in the order in which they were asked for.
@@ -13,6 +13,7 @@
 use super::LoadError;
 use super::frame;
 use crate::ports::{Batch, Store, StoreError, Tree};
+use crate::tasks;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{ControlFlow, Range};
@@ -21,7 +22,7 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
-/// Operations that wait for the thread. Filled by Raft's core; at the bound the core waits.
+/// Operations that wait for the writer. Filled by Raft's core; at the bound the core waits.
 const QUEUE_OPS_MAX: usize = 1024;
 /// Operations of one batch; more wait for the next.
 const BATCH_OPS_MAX: usize = 1024;
@@ -66,7 +67,7 @@ pub struct Extent {
     pub kept: Range<u64>,
 }
 
-/// The handle of the writing thread. The thread ends when the last handle is dropped.
+/// The handle of the writer, which has a thread of its own. It ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct LogWriter {
     queue: mpsc::Sender<Op>,
@@ -153,12 +154,18 @@ impl LogWriter {
         store: Arc<dyn Store>,
         extent: Extent,
     ) -> std::io::Result<(LogWriter, JoinHandle<()>)> {
-        let (queue, ops) = mpsc::channel(QUEUE_OPS_MAX);
-        let purge = Purge::new(extent);
-        let thread = Thread { store, ops, committed: None, purge, failed: None };
-        let handle =
-            std::thread::Builder::new().name("raft-log".to_owned()).spawn(|| thread.run())?;
+        let (queue, writer) = Writer::new(store, extent);
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let thread = std::thread::Builder::new().name("raft-log".to_owned());
+        let handle = thread.spawn(move || runtime.block_on(writer.run()))?;
         Ok((LogWriter { queue }, handle))
+    }
+
+    /// Starts the writer as a task, for a store that does not block.
+    pub fn start_here(store: Arc<dyn Store>, extent: Extent) -> LogWriter {
+        let (queue, writer) = Writer::new(store, extent);
+        drop(tasks::spawn(writer.run()));
+        LogWriter { queue }
     }
 
     /// Appends encoded entries. `done` is called once they are durable.
@@ -235,7 +242,7 @@ impl Op {
     }
 }
 
-struct Thread {
+struct Writer {
     store: Arc<dyn Store>,
     ops: mpsc::Receiver<Op>,
     committed: Option<Bytes>,
@@ -288,28 +295,34 @@ impl Purge {
     }
 }
 
-impl Thread {
-    fn run(mut self) {
+impl Writer {
+    fn new(store: Arc<dyn Store>, extent: Extent) -> (mpsc::Sender<Op>, Writer) {
+        let (queue, ops) = mpsc::channel(QUEUE_OPS_MAX);
+        let purge = Purge::new(extent);
+        (queue, Writer { store, ops, committed: None, purge, failed: None })
+    }
+
+    async fn run(mut self) {
         let mut ops = Vec::new();
-        while self.take(&mut ops).is_continue() {
+        while self.take(&mut ops).await.is_continue() {
             let taken = std::mem::take(&mut ops);
             if let Some(failed) = &self.failed {
                 taken.into_iter().for_each(|op| op.fail(failed));
                 continue;
             }
-            self.write(taken);
+            self.write(taken).await;
         }
     }
 
     /// Waits for work and takes all of it, within the bounds of a batch.
-    fn take(&mut self, ops: &mut Vec<Op>) -> ControlFlow<()> {
+    async fn take(&mut self, ops: &mut Vec<Op>) -> ControlFlow<()> {
         let mut bytes = 0;
         while ops.len() < BATCH_OPS_MAX && bytes < BATCH_BYTES {
             let op = match self.ops.try_recv() {
                 Ok(op) => op,
                 Err(TryRecvError::Disconnected) if ops.is_empty() => return ControlFlow::Break(()),
                 Err(_) if !ops.is_empty() || self.may_purge() => break,
-                Err(_) => match self.ops.blocking_recv() {
+                Err(_) => match self.ops.recv().await {
                     Some(op) => op,
                     None => return ControlFlow::Break(()),
                 },
@@ -324,7 +337,7 @@ impl Thread {
         self.failed.is_none() && self.purge.is_due()
     }
 
-    fn write(&mut self, ops: Vec<Op>) {
+    async fn write(&mut self, ops: Vec<Op>) {
         let mut batch = Batch::new();
         let mut done = Vec::new();
         let slice = if ops.is_empty() { PURGE_KEYS_IDLE } else { PURGE_KEYS_BUSY };
@@ -338,7 +351,10 @@ impl Thread {
         if let Some(committed) = self.committed.take() {
             set(&mut batch, hard_key(Hard::Committed), &committed);
         }
-        let result = self.store.write(Tree::Log, batch);
+        let mut result = self.store.write(Tree::Log, batch);
+        if result.is_ok() {
+            result = self.store.settled(Tree::Log).await;
+        }
         if let Err(error) = &result {
             tracing::error!(%error, "the log cannot be written; this node takes no part any more");
             self.failed = Some(error.clone());

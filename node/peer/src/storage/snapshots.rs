@@ -2,13 +2,16 @@
 //!
 //! Layout in [`Tree::State`]: `c generation number` holds a chunk, `snapshot` says which generation holds, how many
 //! chunks it has and how many bytes. A new generation is written beside the old one, then one batch flips `snapshot`,
-//! then the old chunks are removed. So a crash at any moment leaves the old snapshot or the new one, whole.
+//! then the old chunks are removed, but for those that somebody still reads. So a crash at any moment leaves the old
+//! snapshot or the new one, whole.
 
 use super::LoadError;
 use super::frame;
 use crate::ports::{Batch, Store, StoreError, Tree};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use std::mem;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::{iter, mem};
 
 /// Bytes of a chunk; with its frame it fits into a value.
 const CHUNK_BYTES: usize = 48 * 1024;
@@ -21,6 +24,15 @@ pub struct Snapshots {
     current: Current,
     // The highest generation of which chunks may be left: a crash may have come before its switch.
     generation: u64,
+    // Generations that are held. Each peer that is sent a snapshot holds one.
+    held: Vec<(u64, Weak<()>)>,
+}
+
+/// A snapshot on the disk, which stays there for as long as this is held, whichever is current by then.
+#[derive(Clone)]
+pub struct Stored {
+    place: Current,
+    _held: Arc<()>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +50,7 @@ impl Snapshots {
     pub fn load(store: &dyn Store) -> Result<(Snapshots, Option<Bytes>), LoadError> {
         let generation = last_generation(store)?;
         let Some(value) = store.read(Tree::State, CURRENT)? else {
-            return Ok((Snapshots { current: Current::default(), generation }, None));
+            return Ok((Snapshots::new(Current::default(), generation), None));
         };
         let corrupt = |reason: String| corrupt(store, "snapshot head", reason);
         let head = frame::open(CURRENT, &value);
@@ -46,18 +58,25 @@ impl Snapshots {
         let current = Current::decode(head).ok_or_else(|| corrupt("not a head".to_owned()))?;
         let bytes = current.read(store)?;
         let generation = generation.max(current.generation);
-        Ok((Snapshots { current, generation }, Some(bytes)))
+        Ok((Snapshots::new(current, generation), Some(bytes)))
     }
 
-    /// Makes bytes the current snapshot; they are durable on return. Blocks.
+    fn new(current: Current, generation: u64) -> Snapshots {
+        Snapshots { current, generation, held: Vec::new() }
+    }
+
+    /// Makes bytes the current snapshot, and removes the others; they are durable on return. Blocks.
     ///
     /// # Errors
     /// When the store fails. Then the old snapshot holds, and the node must not go on.
     pub fn save(&mut self, store: &dyn Store, bytes: &[u8]) -> Result<(), StoreError> {
-        self.save_parts(store, |put| put(bytes))
+        self.save_parts(store, |put| put(bytes))?;
+        self.remove_others(store)
     }
 
     /// Makes bytes that come in parts the current snapshot, one chunk in memory after another. Blocks.
+    ///
+    /// The one before stays on the disk until [`Snapshots::remove_others`].
     ///
     /// # Errors
     /// As [`Snapshots::save`].
@@ -74,30 +93,28 @@ impl Snapshots {
         batch.set(CURRENT, frame::seal(CURRENT, &next.encode()));
         store.write(Tree::State, batch)?;
         self.current = next;
-        self.remove_others(store)
+        Ok(())
     }
 
-    /// Bytes of the current snapshot; 0 where there is none.
-    pub fn bytes(&self) -> u64 {
-        self.current.bytes
+    /// Holds the current snapshot.
+    pub fn stored(&mut self) -> Stored {
+        let held = Arc::new(());
+        self.held.push((self.current.generation, Arc::downgrade(&held)));
+        Stored { place: self.current, _held: held }
     }
 
-    /// Reads the current snapshot again, if there is one. Blocks.
+    /// Removes all that is neither current nor held. Blocks.
     ///
     /// # Errors
-    /// As [`Snapshots::load`].
-    pub fn read(&self, store: &dyn Store) -> Result<Option<Bytes>, LoadError> {
-        if self.current.generation == 0 {
-            return Ok(None);
-        }
-        self.current.read(store).map(Some)
-    }
-
-    fn remove_others(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let keep = self.current.generation;
-        let (first, end) = (chunk_key(0, 0), chunk_key(u64::MAX, u32::MAX));
-        let ranges = [(first, chunk_key(keep, 0)), (chunk_key(keep + 1, 0), end)];
-        for (from, below) in ranges {
+    /// When the store fails; the node must not go on.
+    pub fn remove_others(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        self.held.retain(|(_, held)| held.strong_count() > 0);
+        let held = self.held.iter().map(|(generation, _)| *generation);
+        let kept: BTreeSet<u64> = held.chain([self.current.generation]).collect();
+        let firsts = iter::once(0).chain(kept.iter().map(|generation| generation + 1));
+        let ends = kept.iter().copied().chain([u64::MAX]);
+        for (from, below) in firsts.zip(ends) {
+            let (from, below) = (chunk_key(from, 0), chunk_key(below, 0));
             loop {
                 let pairs = store.scan(Tree::State, &from, &below, BATCH_CHUNKS)?;
                 if pairs.is_empty() {
@@ -109,6 +126,34 @@ impl Snapshots {
             }
         }
         Ok(())
+    }
+}
+
+impl Stored {
+    /// Bytes of the snapshot.
+    pub fn bytes(&self) -> u64 {
+        self.place.bytes
+    }
+
+    /// Chunks of the snapshot, numbered from 0.
+    pub fn chunks(&self) -> u32 {
+        self.place.chunks
+    }
+
+    /// Reads one of its chunks. Blocks.
+    ///
+    /// # Errors
+    /// When the store fails, or the chunk is damaged or missing.
+    pub fn chunk(&self, store: &dyn Store, number: u32) -> Result<Bytes, LoadError> {
+        self.place.chunk(store, number)
+    }
+
+    /// Reads all of it. Blocks.
+    ///
+    /// # Errors
+    /// As [`Snapshots::load`].
+    pub fn read(&self, store: &dyn Store) -> Result<Bytes, LoadError> {
+        self.place.read(store)
     }
 }
 
@@ -132,20 +177,22 @@ impl Current {
         let most = u64::from(self.chunks) * CHUNK_BYTES as u64;
         let mut bytes = BytesMut::with_capacity(self.bytes.min(most) as usize);
         for number in 0..self.chunks {
-            let corrupt = |reason: String| {
-                corrupt(store, &format!("snapshot chunk {number} of {}", self.chunks), reason)
-            };
-            let key = chunk_key(self.generation, number);
-            let value = store.read(Tree::State, &key)?;
-            let value = value.ok_or_else(|| corrupt("the chunk is missing".to_owned()))?;
-            let chunk = frame::open(&key, &value);
-            bytes.put(chunk.map_err(|error| corrupt(error.to_string()))?);
+            bytes.put(self.chunk(store, number)?);
         }
         if bytes.len() as u64 != self.bytes {
             let reason = format!("{} bytes where {} were written", bytes.len(), self.bytes);
             return Err(corrupt(store, "snapshot", reason));
         }
         Ok(bytes.freeze())
+    }
+
+    fn chunk(self, store: &dyn Store, number: u32) -> Result<Bytes, LoadError> {
+        let at = || format!("snapshot chunk {number} of {}", self.chunks);
+        let corrupt = |reason: String| corrupt(store, &at(), reason);
+        let key = chunk_key(self.generation, number);
+        let value = store.read(Tree::State, &key)?;
+        let value = value.ok_or_else(|| corrupt("the chunk is missing".to_owned()))?;
+        frame::open(&key, &value).map_err(|error| corrupt(error.to_string()))
     }
 }
 
@@ -206,7 +253,7 @@ fn corrupt(store: &dyn Store, at: &str, reason: String) -> LoadError {
     LoadError::Corrupt { place: store.place(Tree::State), at: at.to_owned(), reason }
 }
 
-/// Finds the highest generation that has chunks. There are two at most, so two scans do.
+/// Finds the highest generation that has chunks. There are few, and each is one scan.
 fn last_generation(store: &dyn Store) -> Result<u64, LoadError> {
     let mut last = 0;
     loop {

@@ -4,7 +4,7 @@
 //! until it has left the view, which may be behind. Decides, and moves nothing.
 
 use super::LeaseKey;
-use atelier_state::job::JobId;
+use atelier_state::job::{JobId, Phase};
 use atelier_state::lease::FencingToken;
 use atelier_state::roster::NodeId;
 use atelier_state::state::State;
@@ -89,7 +89,12 @@ impl Duties {
         }
         self.held.retain(|key, held| leased.contains(key) || *held != Held::Ended);
         for (key, held) in &mut self.held {
-            if *held == Held::Running && !leased.contains(key) {
+            // Where its own answer has taken effect it ends by itself, as soon as it hears that.
+            let has_answered = || {
+                let job = state.job(key.0);
+                job.is_some_and(|it| it.phase == Phase::Succeeded && it.last_token == Some(key.1))
+            };
+            if *held == Held::Running && !leased.contains(key) && !has_answered() {
                 *held = Held::Stopping;
                 duties.push(Duty::Stop { job: key.0, token: key.1 });
             }

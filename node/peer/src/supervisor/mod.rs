@@ -32,6 +32,7 @@ use crate::ports::engine::{Engine, EngineState};
 use crate::ports::{Clock, Log};
 use crate::progress::ProgressBoard;
 use crate::proposer::Proposer;
+use crate::tasks;
 use crate::view::View;
 use atelier_state::command::{Command, Revoke};
 use atelier_state::job::JobId;
@@ -191,7 +192,7 @@ impl Supervisor {
             self.signs.subscribe(),
             beats_end.clone(),
         );
-        let beater = tokio::spawn(beats);
+        let beater = tasks::spawn(beats);
         self.work(&shutdown).await;
         self.drain().await;
         beats_end.cancel();
@@ -248,7 +249,8 @@ impl Supervisor {
             && let Some(register) = self.registration.wanted(&view, &engine)
         {
             let (proposer, clock) = (self.parts.proposer.clone(), self.parts.clock.clone());
-            self.registering.spawn(registration::register(proposer, clock, register));
+            let registering = registration::register(proposer, clock, register);
+            self.registering.spawn(tasks::joined(registering));
         }
         let incarnation = self.registration.incarnation();
         for duty in self.duties.decide(&view.state, incarnation) {
@@ -290,7 +292,7 @@ impl Supervisor {
         let orders = Orders::default();
         let attempt = attempt::run(parts, assignment, orders.clone());
         let span = tracing::info_span!("job", %node, %job, %token);
-        let task = self.attempts.spawn(attempt.instrument(span)).id();
+        let task = self.attempts.spawn(tasks::joined(attempt.instrument(span))).id();
         self.running.insert(key, Running { task, orders });
     }
 

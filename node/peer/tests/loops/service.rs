@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use atelier_peer::peer_service::LEADER_METADATA;
-use atelier_peer::ports::Purpose;
+use atelier_peer::ports::{Line, Purpose};
 use atelier_proto::peer::v1::change_members_request::Change;
 use atelier_proto::peer::v1::peer_client::PeerClient;
 use atelier_proto::peer::v1::{
@@ -12,13 +12,12 @@ use atelier_proto::peer::v1::{
 use atelier_state::{Command, NodeId, RegisterNode};
 use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 struct Served {
     cluster: Arc<PerfectCluster>,
     peer: Arc<TestPeer>,
-    client: PeerClient<Channel>,
+    client: PeerClient<Line>,
 }
 
 async fn served() -> Served {
@@ -41,7 +40,7 @@ fn beat(node: u64) -> BeatRequest {
     BeatRequest { cluster: name(), node, incarnation: 5, running: Vec::new(), features: 2 }
 }
 
-async fn alive(client: &mut PeerClient<Channel>) -> Vec<(u64, bool)> {
+async fn alive(client: &mut PeerClient<Line>) -> Vec<(u64, bool)> {
     let reply = client.liveness(LivenessRequest { cluster: name() }).await.unwrap();
     reply.into_inner().peers.iter().map(|peer| (peer.node, peer.alive)).collect()
 }

@@ -12,7 +12,7 @@ use atelier_peer::ports::engine::Engine;
 use atelier_peer::ports::members::{Members, MembersError};
 use atelier_peer::ports::shelf::{MemoryShelf, Shelf};
 use atelier_peer::ports::{
-    Clock, Dial, DialError, Entropy, Log, ProposeError, Proposed, Purpose, RaftStatus,
+    Clock, Dial, DialError, Entropy, Line, Log, ProposeError, Proposed, Purpose, RaftStatus,
 };
 use atelier_peer::progress::{ProgressBoard, ProgressFollower};
 use atelier_peer::proposer::{Proposer, ProposerParts, ProposerSettings};
@@ -347,17 +347,13 @@ pub fn picture_of(submit: &Submit) -> Bytes {
 pub struct TestDial;
 
 impl Dial for TestDial {
-    fn channel(
-        &self,
-        address: &str,
-        _purpose: Purpose,
-    ) -> Result<tonic::transport::Channel, DialError> {
+    fn line(&self, address: &str, _purpose: Purpose) -> Result<Line, DialError> {
         let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned());
         let endpoint = endpoint.map_err(|error| DialError::Address {
             address: address.to_owned(),
             reason: error.to_string(),
         })?;
-        Ok(endpoint.connect_timeout(ms(500)).connect_lazy())
+        Ok(atelier_proto::line::over(endpoint.connect_timeout(ms(500)).connect_lazy()))
     }
 }
 

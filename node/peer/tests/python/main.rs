@@ -113,7 +113,7 @@ async fn a_client_generated_by_grpcio_tools_works_unmodified() {
     let data = directory.path().join("data");
     let config = Config { node: 1, data, peers, ..Config::default() };
     let outside = Outside::open(&config, Some(instant())).await.unwrap();
-    let peer = Peer::start(&config, outside, listeners).await.unwrap();
+    let peer = Peer::start(&config, outside, Some(listeners)).await.unwrap();
     peer.ready().await;
 
     let generated = directory.path().to_owned();

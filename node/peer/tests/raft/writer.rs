@@ -220,3 +220,22 @@ fn an_empty_snapshot_is_one() {
     snapshots.save(&store, &Bytes::new()).expect("save");
     assert_eq!(Snapshots::load(&store).expect("load").1, Some(Bytes::new()));
 }
+
+#[test]
+fn a_snapshot_that_somebody_reads_stays_until_they_are_done() {
+    let bytes_of = |number: u8| Bytes::from(vec![number; 100_000]);
+    let store = MemoryStore::new();
+    let (mut snapshots, _) = Snapshots::load(&store).expect("load");
+    snapshots.save(&store, &bytes_of(1)).expect("save");
+    let sent = snapshots.stored();
+    for number in 2..=4 {
+        snapshots.save(&store, &bytes_of(number)).expect("save");
+    }
+    assert_eq!(sent.read(&store).expect("it is there"), bytes_of(1));
+    let pairs = || store.scan(Tree::State, b"", &[0xff; 2], usize::MAX).expect("scan").len();
+    assert_eq!(pairs(), 3 + 3 + 1, "the one that is read, the current one, and the head");
+    drop(sent);
+    snapshots.save(&store, &bytes_of(5)).expect("save");
+    assert_eq!(pairs(), 3 + 1);
+    assert_eq!(Snapshots::load(&store).expect("load").1, Some(bytes_of(5)));
+}
