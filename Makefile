@@ -8,6 +8,7 @@ PROMPT  ?= a cat on a blue background
 SEED    ?= 7
 GOLDEN  ?= node/diffusion/tests/golden
 OUT     ?= target/parity
+RIG     ?= core
 SEEDS   ?= 200
 CUTS    ?= 20
 KILLS   ?= 50
@@ -46,11 +47,11 @@ test: tools ## Everything that CI runs: formatting, lints, all tests.
 check: tools ## Type-check the cluster, without burn.
 	@cargo check --locked
 
-simulate: tools ## Random worlds over the core: make simulate SEEDS=1000
-	@cargo run --release --locked -q -p atelier-simulation -- simulate --seeds "$(SEEDS)"
+simulate: tools ## Random worlds: make simulate SEEDS=1000, with whole peers: make simulate RIG=cluster SEEDS=100
+	@cargo run --release --locked -q -p atelier-simulation -- simulate --rig "$(RIG)" --seeds "$(SEEDS)"
 
 reproduce: tools ## One world again, step by step: make reproduce SEED=7
-	@cargo run --release --locked -q -p atelier-simulation -- reproduce --seed "$(SEED)"
+	@cargo run --release --locked -q -p atelier-simulation -- reproduce --rig "$(RIG)" --seed "$(SEED)"
 
 power-cut: tools ## Cut the power of three peers' disks again and again, as root: make power-cut CUTS=20
 	@POWER_CUTS="$(CUTS)" cargo test --release --locked -p atelier-node --test power_cut -- --nocapture

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkers;
+pub mod cluster;
 pub mod core;
 pub mod history;
 pub mod plan;

@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+mod clusters;
+
 use anyhow::{Context, bail};
 use atelier_simulation::core::{Options, Run, run};
 use atelier_simulation::plan::Plan;
 use atelier_simulation::timeline;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::catch_unwind;
@@ -32,6 +34,9 @@ enum Verb {
         /// The first of them.
         #[arg(long, default_value_t = 1)]
         from: u64,
+        /// In which world.
+        #[arg(long, value_enum, default_value_t = Rig::Core)]
+        rig: Rig,
     },
     /// Run one seed and print what happened, line by line.
     Reproduce {
@@ -41,16 +46,32 @@ enum Verb {
         /// A file with the plan, instead of the seed's own.
         #[arg(long, conflicts_with = "seed")]
         plan: Option<PathBuf>,
+        /// In which world.
+        #[arg(long, value_enum, default_value_t = Rig::Core)]
+        rig: Rig,
         /// Write the plan and the history, both JSON lines, into this directory.
         #[arg(long)]
         out: Option<PathBuf>,
     },
 }
 
+/// How much of the world is simulated.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rig {
+    /// State and deciding code over a perfect log.
+    Core,
+    /// Whole peers with Raft, over simulated links and disks.
+    Cluster,
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Verb::Simulate { seeds, from } => simulate(from, seeds),
-        Verb::Reproduce { seed, plan, out } => {
+        Verb::Simulate { seeds, from, rig: Rig::Core } => simulate(from, seeds),
+        Verb::Simulate { seeds, from, rig: Rig::Cluster } => clusters::simulate(from, seeds),
+        Verb::Reproduce { seed, plan, out, rig: Rig::Cluster } => {
+            clusters::reproduce(seed, plan.as_deref(), out.as_deref())
+        }
+        Verb::Reproduce { seed, plan, out, rig: Rig::Core } => {
             let plan = match (plan, seed) {
                 (Some(path), _) => {
                     let text = fs::read_to_string(&path);

@@ -8,8 +8,13 @@
 use super::Rng;
 use atelier_peer::ports::{Batch, Store, StoreError, Tree};
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, ready};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Of one sync of a disk that takes time.
+const SYNC: Duration = Duration::from_micros(500);
 
 /// The disk of one simulated machine. It outlives the processes that open it.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ struct Disk {
     rng: Rng,
     crashes: u64,
     is_lying: bool,
+    // Of each sync of the log, which is acknowledged after it; none: at once.
+    sync: Option<Duration>,
     failing: BTreeSet<Tree>,
     trees: BTreeMap<Tree, Images>,
 }
@@ -45,7 +52,7 @@ impl SimulatedDisk {
     pub fn new(seed: u64) -> SimulatedDisk {
         let trees = Tree::ALL.into_iter().map(|tree| (tree, Images::default())).collect();
         let (rng, failing) = (Rng::of(seed, "disk"), BTreeSet::new());
-        let disk = Disk { rng, crashes: 0, is_lying: false, failing, trees };
+        let disk = Disk { rng, crashes: 0, is_lying: false, sync: None, failing, trees };
         SimulatedDisk { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -72,6 +79,11 @@ impl SimulatedDisk {
     /// Makes writes fail from now on. It is unknown whether the first that fails survives a crash.
     pub fn fail(&self, tree: Tree) {
         lock(&self.disk).failing.insert(tree);
+    }
+
+    /// Makes each sync of the log take time: about half a millisecond, and so much more.
+    pub fn slow(&self, by_ms: u64) {
+        lock(&self.disk).sync = Some(SYNC + Duration::from_millis(by_ms));
     }
 
     /// Makes the disk report a sync that it did not do, or stop doing so.
@@ -113,10 +125,28 @@ impl Store for SimulatedStore {
         }
         change(&mut images.seen, &batch);
         images.pending.push(batch);
-        if !is_lying {
-            images.sync();
+        let is_synced_later = disk.sync.is_some() && tree == Tree::Log;
+        if !is_lying && !is_synced_later {
+            disk.images(tree).sync();
         }
         Ok(())
+    }
+
+    fn settled(&self, tree: Tree) -> BoxFuture<'static, Result<(), StoreError>> {
+        let mut held = lock(&self.disk);
+        let Some(sync) = held.sync.filter(|_| tree == Tree::Log) else {
+            return Box::pin(ready(Ok(())));
+        };
+        let wait = sync.mul_f64(0.5 + held.rng.below(1_000) as f64 / 1_000.0);
+        let process = SimulatedStore { disk: self.disk.clone(), crashes: self.crashes };
+        Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            let mut disk = process.alive(tree)?;
+            if !disk.is_lying {
+                disk.images(tree).sync();
+            }
+            Ok(())
+        })
     }
 
     fn bytes_on_disk(&self, tree: Tree) -> Result<u64, StoreError> {

@@ -1,0 +1,116 @@
+//! Clients: the real library, and what it was told.
+
+use super::host::address;
+use super::network::Network;
+use super::plan::{Plan, Wish};
+use crate::world::Rng;
+use atelier_client::{Client, Entropy, Error, Job, JobId, Options, Phase, Submission, TextToImage};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// 2026-01-01 in milliseconds since the Unix epoch.
+const WALL_ORIGIN_MS: u64 = 1_767_225_600_000;
+/// Between two tries of a submission whose outcome is not known, or that was not taken.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What clients were told, by the number of the job.
+#[derive(Clone, Default)]
+pub(crate) struct Told(Arc<Mutex<BTreeMap<u64, Answers>>>);
+
+/// What was said of one job.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answers {
+    pub(crate) accepted: bool,
+    pub(crate) cancelled: bool,
+    /// As a wait returned it.
+    pub(crate) ended: Option<Job>,
+}
+
+impl Told {
+    pub(crate) fn change(&self, job: u64, change: impl FnOnce(&mut Answers)) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(told.entry(job).or_default());
+    }
+
+    pub(crate) fn all(&self) -> BTreeMap<u64, Answers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The id of a job by its number.
+pub(crate) fn job_id(job: u64) -> JobId {
+    JobId::from_parts(WALL_ORIGIN_MS + job, u128::from(job))
+}
+
+/// The job of a number, always the same one.
+pub(crate) fn submission(job: u64) -> Submission {
+    let mut parameters = TextToImage::new(format!("picture {job}"));
+    parameters.seed = job;
+    Submission { job: job_id(job), ..Submission::new(parameters) }
+}
+
+/// Makes a client that reaches some peers.
+pub(crate) fn client(network: &Network, name: &str, seed: u64, peers: &[u64]) -> Client {
+    let rng = Mutex::new(Rng::of(seed, name));
+    let draw = move || rng.lock().unwrap_or_else(PoisonError::into_inner).bits();
+    let options = Options {
+        entropy: Entropy::from_fn(draw),
+        learn_members: peers.len() > 1,
+        ..Options::default()
+    };
+    let (network, name) = (network.clone(), name.to_owned());
+    let dial = move |address: &str| Ok(network.line(&name, address));
+    let peers = peers.iter().map(|peer| address(*peer));
+    Client::with_dialer(peers, options, dial).expect("the addresses are addresses")
+}
+
+/// Does what the plan's clients do.
+pub(crate) fn play(plan: &Plan, network: &Network, told: &Told, origin: Instant) {
+    let peers: Vec<u64> = (1..=plan.shape.peers).collect();
+    for at in 0..plan.shape.clients {
+        let client = client(network, &format!("client-{at}"), plan.shape.seed, &peers);
+        for wish in plan.wishes.iter().filter(|wish| wish.client == at) {
+            let (client, wish, told) = (client.clone(), wish.clone(), told.clone());
+            tokio::spawn(async move { fulfil(&client, &wish, &told, origin).await });
+        }
+    }
+}
+
+async fn fulfil(client: &Client, wish: &Wish, told: &Told, origin: Instant) {
+    sleep_until(origin + Duration::from_millis(wish.at_ms)).await;
+    let submission = submission(wish.job);
+    let accepted = loop {
+        match client.submit(&submission).await {
+            Ok(accepted) => break accepted,
+            // Whatever the reason, the same value may be submitted again.
+            Err(_) => sleep(PAUSE).await,
+        }
+    };
+    told.change(wish.job, |answers| answers.accepted = true);
+    if wish.cancel_ms > 0 {
+        sleep(Duration::from_millis(wish.cancel_ms)).await;
+        let cancelled = loop {
+            match client.cancel(wish.id()).await {
+                Ok(job) => break job.phase == Phase::Cancelled,
+                Err(Error::Conflict { .. }) => break false,
+                Err(_) => sleep(PAUSE).await,
+            }
+        };
+        told.change(wish.job, |answers| answers.cancelled = cancelled);
+    }
+    let ended = loop {
+        match client.wait(&accepted).await {
+            Ok(job) => break job,
+            Err(_) => sleep(PAUSE).await,
+        }
+    };
+    told.change(wish.job, |answers| answers.ended = Some(ended));
+}
+
+impl Wish {
+    fn id(&self) -> JobId {
+        job_id(self.job)
+    }
+}

@@ -1,0 +1,97 @@
+//! An engine in virtual time: what it draws follows from the parameters, through any number of
+//! attempts and from any checkpoint.
+
+use atelier_peer::ports::engine::{
+    DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
+    EngineStep, Picture, Point, StageTimes,
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Denoise steps of a picture.
+pub(crate) const STEPS: u32 = 8;
+const CLASS: &str = "simulated";
+
+/// Draws one picture a job.
+pub(crate) struct HostEngine {
+    step: Duration,
+    state: watch::Receiver<EngineState>,
+}
+
+impl HostEngine {
+    pub(crate) fn new(step: Duration) -> HostEngine {
+        let info = EngineInfo {
+            class: CLASS.to_owned(),
+            model: "none".to_owned(),
+            default_width: 64,
+            default_height: 64,
+            default_steps: STEPS,
+            files: Arc::default(),
+        };
+        HostEngine { step, state: watch::channel(EngineState::Ready(info)).1 }
+    }
+}
+
+/// The latents after so many steps; each follows from those before it.
+fn denoised(latents: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(blake3::hash(latents).as_bytes())
+}
+
+/// The picture of parameters: noise, and all steps.
+pub(crate) fn picture(parameters: &[u8]) -> Bytes {
+    (0..STEPS).fold(denoised(parameters), |latents, _| denoised(&latents))
+}
+
+impl Engine for HostEngine {
+    fn draw(
+        &self,
+        request: DrawRequest,
+        events: mpsc::Sender<EngineEvent>,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, Result<Vec<Picture>, EngineError>> {
+        let pace = self.step;
+        Box::pin(async move {
+            let resumed = request.resume.filter(|it| it.class == CLASS && it.point.step > 0);
+            let (first, mut latents) = match resumed {
+                Some(resume) => (resume.point.step, resume.point.latents),
+                None => (0, denoised(&request.parameters)),
+            };
+            for step in first + 1..=STEPS {
+                sleep(pace).await;
+                latents = denoised(&latents);
+                let told = EngineStep {
+                    stage: "denoise".to_owned(),
+                    image: 0,
+                    step,
+                    steps: STEPS,
+                    spent: StageTimes::default(),
+                    preview: None,
+                };
+                let is_due = request.checkpoint_steps > 0
+                    && step.is_multiple_of(request.checkpoint_steps)
+                    && step < STEPS;
+                // As the port says: a listener that is slow loses steps.
+                let _ = events.try_send(EngineEvent::Step(told));
+                if is_due || stop.is_cancelled() {
+                    let point = Point { image: 0, step, latents: latents.clone() };
+                    let (class, model) = (CLASS.to_owned(), "none".to_owned());
+                    let told = EngineCheckpoint { class, model, point, pictures: Vec::new() };
+                    let _ = events.try_send(EngineEvent::Checkpoint(told));
+                }
+                if stop.is_cancelled() {
+                    return Err(EngineError::Stopped);
+                }
+            }
+            Ok(vec![Picture { image: 0, media_type: "image/png".to_owned(), data: latents }])
+        })
+    }
+
+    fn ready(&self) -> watch::Receiver<EngineState> {
+        self.state.clone()
+    }
+}

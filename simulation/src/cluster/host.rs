@@ -1,0 +1,181 @@
+//! One machine: what outlives its processes, and the process that runs on it.
+
+use super::clock::HostClock;
+use super::engine::HostEngine;
+use super::network::{Network, SimulatedDial};
+use super::plan::Shape;
+use crate::world::{SimulatedDisk, SimulatedEntropy};
+use atelier_peer::config::{Config, Member};
+use atelier_peer::peer::{Outside, Peer};
+use atelier_peer::ports::Tree;
+use atelier_peer::ports::shelf::MemoryShelf;
+use atelier_peer::tasks::Group;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A machine of the cluster.
+pub(crate) struct Host {
+    pub(crate) id: u64,
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) clock: HostClock,
+    shape: Shape,
+    network: Network,
+    shelf: MemoryShelf,
+    /// How many processes it has had.
+    lives: AtomicU64,
+    /// Faults that keep it down at the moment.
+    down: AtomicU64,
+    process: Mutex<Option<Process>>,
+}
+
+/// A peer's process.
+struct Process {
+    group: Group,
+    // None while it starts.
+    peer: Option<Arc<Peer>>,
+}
+
+/// The address that a peer is called by.
+pub(crate) fn address(id: u64) -> String {
+    format!("http://peer-{id}:7861")
+}
+
+impl Host {
+    pub(crate) fn new(id: u64, shape: &Shape, network: &Network, clock: HostClock) -> Host {
+        let seed = shape.seed ^ (id << 32);
+        Host {
+            id,
+            disk: timed_disk(seed),
+            shelf: MemoryShelf::new(Arc::new(clock.clone())),
+            clock,
+            shape: shape.clone(),
+            network: network.clone(),
+            lives: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            process: Mutex::new(None),
+        }
+    }
+
+    /// Starts a process, unless one runs or something keeps the machine down.
+    pub(crate) async fn start(&self) {
+        let (starting, group, life) = {
+            let mut process = self.process();
+            if process.is_some() || self.down.load(Ordering::SeqCst) > 0 {
+                return;
+            }
+            let life = 1 + self.lives.fetch_add(1, Ordering::SeqCst);
+            let group = Group::new(self.shape.seed ^ (self.id << 40) ^ life);
+            let (config, outside) = (self.config(), self.outside(life));
+            let starting = group.spawn(async move { Peer::start(&config, outside, None).await });
+            *process = Some(Process { group: group.clone(), peer: None });
+            (starting, group, life)
+        };
+        let Ok(started) = starting.await else { return };
+        let mut process = self.process();
+        // It may have been killed meanwhile, and another one started.
+        if self.lives.load(Ordering::SeqCst) != life {
+            return;
+        }
+        let Some(running) = process.as_mut() else { return };
+        match started {
+            Ok(peer) => {
+                self.network.note(&format!("{} starts", self.id));
+                self.network.join(address(self.id), peer.routes(), group);
+                running.peer = Some(Arc::new(peer));
+            }
+            Err(error) => {
+                self.network.note(&format!("{} does not start: {error}", self.id));
+                *process = None;
+            }
+        }
+    }
+
+    /// Kills the process and loses what the disk had not synced.
+    pub(crate) fn crash(&self) {
+        let process = self.process().take();
+        self.disk.crash();
+        self.network.leave(&address(self.id));
+        if let Some(Process { group, peer }) = process {
+            group.kill();
+            drop(peer);
+            self.network.note(&format!("{} dies", self.id));
+        }
+    }
+
+    /// Keeps the machine down until as many calls of [`Host::release`].
+    pub(crate) fn hold(&self) {
+        self.down.fetch_add(1, Ordering::SeqCst);
+        self.crash();
+    }
+
+    pub(crate) async fn release(&self) {
+        self.down.fetch_sub(1, Ordering::SeqCst);
+        self.start().await;
+    }
+
+    pub(crate) fn pause(&self) {
+        if let Some(process) = self.process().as_ref() {
+            process.group.pause();
+        }
+    }
+
+    pub(crate) fn resume(&self) {
+        if let Some(process) = self.process().as_ref() {
+            process.group.resume();
+        }
+    }
+
+    /// Makes the disk of the running process fail its writes.
+    pub(crate) fn fail_disk(&self) {
+        Tree::ALL.into_iter().for_each(|tree| self.disk.fail(tree));
+    }
+
+    /// Says which process it is that runs, or ran last.
+    pub(crate) fn life(&self) -> u64 {
+        self.lives.load(Ordering::SeqCst)
+    }
+
+    /// Returns the peer that runs.
+    pub(crate) fn peer(&self) -> Option<Arc<Peer>> {
+        self.process().as_ref()?.peer.clone()
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.node = self.id;
+        config.cluster = "simulated".to_owned();
+        config.listen.advertise = address(self.id);
+        let member = |id| Member { id, address: address(id) };
+        config.peers = (1..=self.shape.peers).map(member).collect();
+        config.raft.snapshot_entries = self.shape.snapshot_entries;
+        config.raft.entries_kept = self.shape.snapshot_entries;
+        config.jobs.lease_ms = self.shape.lease_ms;
+        config.jobs.checkpoint_steps = self.shape.checkpoint_steps;
+        config
+    }
+
+    fn outside(&self, life: u64) -> Outside {
+        let engine = HostEngine::new(Duration::from_millis(self.shape.step_ms));
+        let dial = SimulatedDial { network: self.network.clone(), from: address(self.id) };
+        Outside {
+            clock: Arc::new(self.clock.clone()),
+            entropy: Arc::new(SimulatedEntropy::new(self.shape.seed ^ (self.id << 16) ^ life)),
+            dial: Arc::new(dial),
+            store: Arc::new(self.disk.open()),
+            shelf: Arc::new(self.shelf.clone()),
+            engine: Some(Arc::new(engine)),
+            files: None,
+        }
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn timed_disk(seed: u64) -> SimulatedDisk {
+    let disk = SimulatedDisk::new(seed);
+    disk.slow(0);
+    disk
+}

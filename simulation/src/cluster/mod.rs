@@ -1,0 +1,63 @@
+//! The cluster rig: whole peers with the real Raft, and the real client library, in virtual time.
+//!
+//! ```text
+//!   plan ──► clients: atelier-client ──┐                  ┌──► Host: a peer's process, a group of tasks
+//!     │                                ├──► Network ──────┤      │ Outside: clock, entropy, engine, shelf
+//!     └──► faults ─────────────────────┘   frames, cuts   └──► Host …  └─ SimulatedDisk
+//!              │                                                │
+//!              └─ crash · pause · cut · slow · fail             └─► Watcher: states of all peers, compared
+//! ```
+//!
+//! Everything runs on one thread whose clock stands still while anybody has something to do and
+//! jumps to the next timer when nobody has, so that waiting costs nothing. Owns the machines and
+//! what befalls them; whatever runs on them is the product's, from the gateway to the log's format.
+//! What sockets, HTTP/2 and threads add is the business of other rigs.
+
+mod clients;
+mod clock;
+mod engine;
+mod host;
+mod network;
+mod plan;
+mod rig;
+mod watcher;
+
+pub use plan::{Fault, FaultKind, Plan, Shape, Wish};
+
+use std::collections::BTreeMap;
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first property that was broken, and how.
+    pub violation: Option<(&'static str, String)>,
+    /// Digest of every call, frame, start and end, with its moment.
+    pub hash: String,
+    /// What befell whom, by kind of fault.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Calls over the network.
+    pub calls: u64,
+    /// Jobs that a client was told of as accepted.
+    pub accepted: u64,
+    /// Entries of the log at the end.
+    pub entries: u64,
+    /// How long it took in virtual time.
+    pub virtual_ms: u64,
+}
+
+/// Runs a plan. A thread runs one at a time.
+pub fn run(plan: &Plan) -> Run {
+    let seed = tokio::runtime::RngSeed::from_bytes(&plan.shape.seed.to_le_bytes());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(seed)
+        .build()
+        .expect("a runtime without threads or sockets");
+    runtime.block_on(async {
+        // Timers fire at whole milliseconds since the runtime began. From here on the time does too; before, it was off
+        // by whatever the machine took to get here.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        rig::Rig::new(plan).play().await
+    })
+}

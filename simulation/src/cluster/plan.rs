@@ -1,0 +1,212 @@
+//! What a run of whole peers is to be: sizes, wishes and faults, all of it data.
+//!
+//! As in the core rig a run takes the plan and nothing else; its seed decides latencies alone.
+
+use crate::world::Rng;
+use serde::{Deserialize, Serialize};
+
+/// A whole run as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Sizes and times.
+    pub shape: Shape,
+    /// What clients ask, by time.
+    pub wishes: Vec<Wish>,
+    /// What goes wrong, by time.
+    pub faults: Vec<Fault>,
+}
+
+/// Sizes and times of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Decides every latency of the run.
+    pub seed: u64,
+    /// Peers, named from 1; all vote.
+    pub peers: u64,
+    /// Clients, each with all addresses.
+    pub clients: u64,
+    /// Time of one denoise step.
+    pub step_ms: u64,
+    /// Time after which silence is judged.
+    pub lease_ms: u64,
+    /// Entries between two snapshots.
+    pub snapshot_entries: u64,
+    /// Denoise steps between checkpoints; 0: none, as steps are quick.
+    pub checkpoint_steps: u32,
+    /// When all faults are over.
+    pub heal_ms: u64,
+    /// Time from then on, after which everything must have come to rest.
+    pub settle_ms: u64,
+}
+
+/// A job that a client wants drawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// When.
+    pub at_ms: u64,
+    /// Who, from 0.
+    pub client: u64,
+    /// Its number in this run, from 1.
+    pub job: u64,
+    /// When its client calls it off, after it was accepted; 0: never.
+    pub cancel_ms: u64,
+}
+
+/// Something that goes wrong for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// When it begins.
+    pub at_ms: u64,
+    /// How long it lasts.
+    pub for_ms: u64,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: FaultKind,
+}
+
+/// The kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "snake_case")]
+pub enum FaultKind {
+    /// A peer loses its power, and whatever its disk had not synced; it starts at the end.
+    Crash {
+        /// Which.
+        peer: u64,
+    },
+    /// Every peer loses its power at once.
+    PowerCut,
+    /// A peer stands still, and goes on at the end as if nothing had been.
+    Pause {
+        /// Which.
+        peer: u64,
+    },
+    /// A peer and everybody else do not hear one another.
+    Isolate {
+        /// Which.
+        peer: u64,
+    },
+    /// One peer is not heard by another, which it hears.
+    OneWay {
+        /// Who is not heard.
+        from: u64,
+        /// By whom.
+        to: u64,
+    },
+    /// All hear one peer, and nobody else.
+    Bridge {
+        /// Which.
+        peer: u64,
+    },
+    /// Every frame takes up to so much longer.
+    SlowLinks {
+        /// How much.
+        by_ms: u64,
+    },
+    /// Every sync of a peer's disk takes so much longer.
+    SlowDisk {
+        /// Whose.
+        peer: u64,
+        /// How much.
+        by_ms: u64,
+    },
+    /// A peer's disk fails its writes; the peer is started anew at the end, with a disk that works.
+    DiskFailure {
+        /// Whose.
+        peer: u64,
+    },
+    /// A peer's wall clock is wrong.
+    Skew {
+        /// Whose.
+        peer: u64,
+        /// By how much.
+        by_ms: i64,
+    },
+}
+
+impl FaultKind {
+    /// Returns the word for the kind.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FaultKind::Crash { .. } => "crash",
+            FaultKind::PowerCut => "power cut",
+            FaultKind::Pause { .. } => "pause",
+            FaultKind::Isolate { .. } => "isolated peer",
+            FaultKind::OneWay { .. } => "one-way partition",
+            FaultKind::Bridge { .. } => "bridge",
+            FaultKind::SlowLinks { .. } => "slow links",
+            FaultKind::SlowDisk { .. } => "slow disk",
+            FaultKind::DiskFailure { .. } => "disk failure",
+            FaultKind::Skew { .. } => "clock skew",
+        }
+    }
+}
+
+const KINDS: u64 = 10;
+
+impl Plan {
+    /// Draws the plan of a seed: every kind of fault is in or out, so that some runs see one kind
+    /// alone and some see many together.
+    pub fn of(seed: u64) -> Plan {
+        let rng = &mut Rng::of(seed, "cluster plan");
+        let heal_ms = rng.between(15_000..=45_000);
+        let shape = Shape {
+            seed,
+            peers: if rng.chance(75) { 3 } else { 5 },
+            clients: rng.between(1..=4),
+            step_ms: rng.between(20..=300),
+            lease_ms: rng.between(1_000..=3_000),
+            snapshot_entries: if rng.chance(50) { rng.between(10..=60) } else { 10_000 },
+            checkpoint_steps: if rng.chance(70) { rng.between(1..=3) as u32 } else { 0 },
+            heal_ms,
+            settle_ms: 120_000,
+        };
+        let mut wishes: Vec<Wish> = (1..=rng.between(5..=40))
+            .map(|job| Wish {
+                at_ms: 1_000 + rng.below(heal_ms * 9 / 10 - 1_000),
+                client: rng.below(shape.clients),
+                job,
+                cancel_ms: if rng.chance(10) { 1 + rng.below(3_000) } else { 0 },
+            })
+            .collect();
+        wishes.sort_by_key(|wish| wish.at_ms);
+        let faults = faults(rng, &shape);
+        Plan { shape, wishes, faults }
+    }
+}
+
+fn faults(rng: &mut Rng, shape: &Shape) -> Vec<Fault> {
+    let mut drawn = Vec::new();
+    for kind in 0..KINDS {
+        if rng.chance(50) {
+            continue;
+        }
+        for _ in 0..rng.between(1..=3) {
+            let kind = kind_of(rng, shape, kind);
+            let latest = shape.heal_ms - 1_000;
+            let for_ms = rng.between(50..=8_000).min(latest - 2_000);
+            let at_ms = rng.between(2_000..=latest - for_ms);
+            drawn.push(Fault { at_ms, for_ms, kind });
+        }
+    }
+    drawn.sort_by_key(|fault| fault.at_ms);
+    drawn
+}
+
+fn kind_of(rng: &mut Rng, shape: &Shape, kind: u64) -> FaultKind {
+    let peer = rng.between(1..=shape.peers);
+    match kind {
+        0 => FaultKind::Crash { peer },
+        1 => FaultKind::PowerCut,
+        2 => FaultKind::Pause { peer },
+        3 => FaultKind::Isolate { peer },
+        4 => FaultKind::OneWay { from: peer, to: 1 + peer % shape.peers },
+        5 => FaultKind::Bridge { peer },
+        6 => FaultKind::SlowLinks { by_ms: rng.between(5..=400) },
+        7 => FaultKind::SlowDisk { peer, by_ms: rng.between(5..=800) },
+        8 => FaultKind::DiskFailure { peer },
+        _ => {
+            let by_ms = i64::try_from(rng.between(1..=3_600_000)).expect("an hour fits");
+            FaultKind::Skew { peer, by_ms: if rng.chance(50) { by_ms } else { -by_ms } }
+        }
+    }
+}

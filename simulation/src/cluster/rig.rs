@@ -1,0 +1,275 @@
+//! One run: starts the machines, lets clients and faults at them, heals, and demands rest.
+
+use super::Run;
+use super::clients::{self, Answers, Told};
+use super::clock::HostClock;
+use super::engine::picture;
+use super::host::{Host, address};
+use super::network::Network;
+use super::plan::{Fault, FaultKind, Plan};
+use super::watcher::Watcher;
+use atelier_client::Phase as Ended;
+use atelier_peer::ports::Log;
+use atelier_state::{JobId, Phase};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// Between two looks into all peers.
+const LOOK: Duration = Duration::from_millis(200);
+/// For a fresh job, once everything has come to rest.
+const FRESH: Duration = Duration::from_secs(30);
+
+type Broken = (&'static str, String);
+
+/// A run under way.
+pub(crate) struct Rig {
+    plan: Plan,
+    network: Network,
+    hosts: Vec<Arc<Host>>,
+    told: Told,
+    watcher: Watcher,
+    origin: Instant,
+}
+
+impl Rig {
+    pub(crate) fn new(plan: &Plan) -> Rig {
+        let (network, origin) = (Network::new(plan.shape.seed), Instant::now());
+        let host = |id| Arc::new(Host::new(id, &plan.shape, &network, HostClock::new(origin)));
+        Rig {
+            hosts: (1..=plan.shape.peers).map(host).collect(),
+            plan: plan.clone(),
+            network,
+            told: Told::default(),
+            watcher: Watcher::default(),
+            origin,
+        }
+    }
+
+    pub(crate) async fn play(mut self) -> Run {
+        let violation = self.course().await.err();
+        let (hash, calls) = self.network.trace();
+        let mut faults = BTreeMap::new();
+        for fault in &self.plan.faults {
+            *faults.entry(fault.kind.name()).or_default() += 1;
+        }
+        let accepted = self.told.all().values().filter(|answers| answers.accepted).count();
+        let virtual_ms = self.origin.elapsed().as_millis();
+        let run = Run {
+            violation,
+            hash,
+            faults,
+            calls,
+            accepted: u64::try_from(accepted).expect("a usize fits"),
+            entries: self.watcher.committed().0,
+            virtual_ms: u64::try_from(virtual_ms).expect("virtual time is short"),
+        };
+        self.hosts.iter().for_each(|host| host.crash());
+        run
+    }
+
+    async fn course(&mut self) -> Result<(), Broken> {
+        for host in &self.hosts {
+            let host = host.clone();
+            tokio::spawn(async move { host.start().await });
+        }
+        clients::play(&self.plan, &self.network, &self.told, self.origin);
+        for fault in self.plan.faults.clone() {
+            tokio::spawn(befall(fault, self.hosts.clone(), self.network.clone(), self.origin));
+        }
+        let healed = self.origin + Duration::from_millis(self.plan.shape.heal_ms);
+        while Instant::now() < healed {
+            self.watcher.look(&self.hosts)?;
+            sleep(LOOK).await;
+        }
+        sleep_until(healed).await;
+        let rest_by = healed + Duration::from_millis(self.plan.shape.settle_ms);
+        loop {
+            self.watcher.look(&self.hosts)?;
+            let Err(why) = self.rests() else { break };
+            if Instant::now() >= rest_by {
+                return Err(("liveness", why));
+            }
+            sleep(LOOK).await;
+        }
+        self.judge()?;
+        self.draws_fresh().await
+    }
+
+    /// Says why the cluster has not come to rest.
+    fn rests(&self) -> Result<(), String> {
+        let told = self.told.all();
+        for wish in &self.plan.wishes {
+            let ended = told.get(&wish.job).is_some_and(|answers| answers.ended.is_some());
+            if !ended {
+                return Err(format!("whoever waits for job {} was not told its end", wish.job));
+            }
+        }
+        let mut applied = None;
+        let mut leaders = 0;
+        for host in &self.hosts {
+            let peer = host.peer().ok_or_else(|| format!("peer {} does not run", host.id))?;
+            let reasons = peer.unready_reasons();
+            if !reasons.is_empty() {
+                return Err(format!("peer {} is not ready: {}", host.id, reasons.join(", ")));
+            }
+            let status = peer.raft().status().borrow().clone();
+            leaders += u32::from(status.is_leader);
+            if status.voters.len() as u64 != self.plan.shape.peers {
+                return Err(format!("peer {} knows the voters {:?}", host.id, status.voters));
+            }
+            if *applied.get_or_insert(status.applied) != status.applied {
+                return Err(format!("peer {} has applied {}", host.id, status.applied.0));
+            }
+        }
+        if leaders == 1 { Ok(()) } else { Err(format!("{leaders} peers lead")) }
+    }
+
+    /// Compares what clients were told with what every peer holds.
+    fn judge(&self) -> Result<(), Broken> {
+        for (job, answers) in self.told.all() {
+            for host in &self.hosts {
+                self.judge_at(host, job, &answers)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_at(&self, host: &Host, number: u64, answers: &Answers) -> Result<(), Broken> {
+        let peer = host.peer().expect("all run, as the cluster rests");
+        let view = peer.raft().view().borrow().clone();
+        let id = JobId::from_bytes(ulid_bytes(number));
+        let Some(job) = view.state.job(id) else {
+            return Err(("kept", format!("job {number} was accepted, peer {} has none", host.id)));
+        };
+        if answers.cancelled && job.phase != Phase::Cancelled {
+            let phase = job.phase.name();
+            return Err(("cancelled", format!("job {number} was called off and is {phase}")));
+        }
+        let Some(ended) = &answers.ended else { return Ok(()) };
+        let same = match ended.phase {
+            Ended::Succeeded => job.phase == Phase::Succeeded,
+            Ended::Cancelled => job.phase == Phase::Cancelled,
+            Ended::Failed => job.phase == Phase::Failed,
+            Ended::Queued | Ended::Leased => false,
+        };
+        if !same {
+            let phase = job.phase.name();
+            let detail = format!("job {number} was told as {:?} and is {phase}", ended.phase);
+            return Err(("result", detail));
+        }
+        if job.phase == Phase::Failed {
+            let error = job.attempts.last().map_or("", |attempt| attempt.error.as_str());
+            return Err(("result", format!("job {number} failed, and nothing made it: {error}")));
+        }
+        if job.phase != Phase::Succeeded {
+            return Ok(());
+        }
+        let expected = blake3::hash(&picture(&job.submit.parameters));
+        let found: Vec<_> = job.artifacts.iter().map(|artifact| artifact.digest.0).collect();
+        if found != [*expected.as_bytes()] {
+            let detail = format!("job {number} has another picture than an undisturbed run gives");
+            return Err(("artifact", detail));
+        }
+        Ok(())
+    }
+
+    /// A fresh job succeeds through every peer.
+    async fn draws_fresh(&self) -> Result<(), Broken> {
+        for host in &self.hosts {
+            let (number, seed) = (1_000_000 + host.id, self.plan.shape.seed);
+            let client =
+                clients::client(&self.network, &format!("prober-{}", host.id), seed, &[host.id]);
+            let fresh = async {
+                let submission = clients::submission(number);
+                let accepted = client.submit(&submission).await.map_err(|e| e.to_string())?;
+                let job = client.wait(&accepted).await.map_err(|e| e.to_string())?;
+                match job.phase {
+                    Ended::Succeeded => Ok(()),
+                    other => Err(format!("it ended as {other:?}")),
+                }
+            };
+            let drawn = timeout(FRESH, fresh).await;
+            let drawn = drawn.unwrap_or_else(|_| Err(format!("not drawn within {FRESH:?}")));
+            if let Err(why) = drawn {
+                return Err(("liveness", format!("a fresh job through peer {}: {why}", host.id)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ulid_bytes(number: u64) -> [u8; 16] {
+    let id = clients::job_id(number).to_string();
+    let id: ulid::Ulid = id.parse().expect("an id is a ULID");
+    id.to_bytes()
+}
+
+/// Lets a fault begin, last and end.
+async fn befall(fault: Fault, hosts: Vec<Arc<Host>>, network: Network, origin: Instant) {
+    let at = origin + Duration::from_millis(fault.at_ms);
+    let until = at + Duration::from_millis(fault.for_ms);
+    let host = |id: u64| hosts[usize::try_from(id - 1).expect("a peer of the plan")].clone();
+    sleep_until(at).await;
+    network.note(&format!("{} begins", fault.kind.name()));
+    match fault.kind {
+        FaultKind::Crash { peer } => {
+            host(peer).hold();
+            sleep_until(until).await;
+            host(peer).release().await;
+        }
+        FaultKind::PowerCut => {
+            hosts.iter().for_each(|host| host.hold());
+            sleep_until(until).await;
+            futures_util::future::join_all(hosts.iter().map(|host| host.release())).await;
+        }
+        FaultKind::Pause { peer } => {
+            host(peer).pause();
+            sleep_until(until).await;
+            host(peer).resume();
+        }
+        FaultKind::DiskFailure { peer } => {
+            host(peer).fail_disk();
+            sleep_until(until).await;
+            host(peer).crash();
+            host(peer).start().await;
+        }
+        FaultKind::SlowDisk { peer, by_ms } => {
+            host(peer).disk.slow(by_ms);
+            sleep_until(until).await;
+            host(peer).disk.slow(0);
+        }
+        FaultKind::SlowLinks { by_ms } => {
+            network.slow(by_ms);
+            sleep_until(until).await;
+            network.slow(0);
+        }
+        FaultKind::Skew { peer, by_ms } => {
+            host(peer).clock.skew(by_ms);
+            sleep_until(until).await;
+            host(peer).clock.skew(0);
+        }
+        FaultKind::Isolate { .. } | FaultKind::OneWay { .. } | FaultKind::Bridge { .. } => {
+            let links = links(fault.kind, hosts.len() as u64);
+            links.iter().for_each(|(from, to)| network.cut(&address(*from), &address(*to)));
+            sleep_until(until).await;
+            links.iter().for_each(|(from, to)| network.mend(&address(*from), &address(*to)));
+        }
+    }
+    network.note(&format!("{} ends", fault.kind.name()));
+}
+
+/// The links that a fault cuts, each with its direction.
+fn links(kind: FaultKind, peers: u64) -> Vec<(u64, u64)> {
+    let pairs = (1..=peers).flat_map(|from| (1..=peers).map(move |to| (from, to)));
+    let pairs = pairs.filter(|(from, to)| from != to);
+    pairs
+        .filter(|(from, to)| match kind {
+            FaultKind::Isolate { peer } => *from == peer || *to == peer,
+            FaultKind::OneWay { from: silent, to: deaf } => (*from, *to) == (silent, deaf),
+            FaultKind::Bridge { peer } => *from != peer && *to != peer,
+            _ => false,
+        })
+        .collect()
+}
