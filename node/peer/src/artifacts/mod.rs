@@ -47,9 +47,9 @@ pub struct ArtifactSettings {
     pub bytes_per_second: u64,
     /// A peer that failed is asked last for this long. Default 10 s.
     pub shy: Duration,
-    /// What no job names is dropped when it is this old. Default 1 h: the log may still name it.
+    /// What no job names is dropped when it is this old. Default 10 min: the log may still name it.
     pub unnamed_kept: Duration,
-    /// Between two collections, and before the first. Default 10 min.
+    /// Between two collections, and before the first. Default 5 min.
     pub collect_every: Duration,
 }
 
@@ -63,8 +63,8 @@ impl ArtifactSettings {
             call: Duration::from_secs(3),
             bytes_per_second: 2 * 1024 * 1024,
             shy: Duration::from_secs(10),
-            unnamed_kept: Duration::from_secs(3600),
-            collect_every: Duration::from_secs(600),
+            unnamed_kept: Duration::from_secs(600),
+            collect_every: Duration::from_secs(300),
         }
     }
 }
@@ -348,12 +348,21 @@ impl Artifacts {
         Ok(dropped)
     }
 
-    /// Collects now and then until `shutdown`.
+    /// Collects now and then until `shutdown`, each time after a leader was known throughout: where there was none, a
+    /// result that is old by now may still be on its way into the log.
     pub async fn run_collector(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut status = self.parts.status.clone();
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
+                () = until(&mut status, |status| status.leader.is_none()) => {
+                    tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => return,
+                        () = until(&mut status, |status| status.leader.is_some()) => continue,
+                    }
+                }
                 () = self.parts.clock.sleep(self.settings.collect_every) => {}
             }
             match self.collect().await {
@@ -362,6 +371,13 @@ impl Artifacts {
                 Err(error) => tracing::warn!(%error, "artifacts were not collected"),
             }
         }
+    }
+}
+
+/// Waits for a status; for ever once nobody tells it any more.
+async fn until(status: &mut watch::Receiver<RaftStatus>, wanted: impl Fn(&RaftStatus) -> bool) {
+    if status.wait_for(|status| wanted(status)).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

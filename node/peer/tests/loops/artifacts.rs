@@ -17,6 +17,7 @@ use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio_util::sync::CancellationToken;
 
 fn digest_of(bytes: &[u8]) -> Digest {
     Digest(*blake3::hash(bytes).as_bytes())
@@ -288,6 +289,41 @@ async fn only_what_is_old_and_unnamed_is_collected() {
     assert_eq!(artifacts.collect().await, Ok(1));
     assert!(!disk.has(named) && disk.has(young));
     end(disks).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_collected_until_a_leader_was_known_throughout() {
+    let cluster = PerfectCluster::new(Leads::One(NodeId(1)));
+    let peer = TestPeer::new(cluster.log_at(1, "http://127.0.0.1:1"));
+    let shelf = MemoryShelf::new(peer.clock.clone());
+    let parts = ArtifactParts {
+        shelf: Arc::new(shelf.clone()),
+        lines: peer.lines.clone(),
+        status: peer.log.status(),
+        view: peer.log.view(),
+        clock: peer.clock.clone(),
+    };
+    let seconds = Duration::from_secs;
+    let settings = ArtifactSettings {
+        unnamed_kept: Duration::ZERO,
+        collect_every: seconds(300),
+        ..ArtifactSettings::new(CLUSTER)
+    };
+    let artifacts = Arc::new(Artifacts::new(parts, settings));
+    let digest = artifacts.put(picture(1, 10)).await.unwrap();
+    let stop = CancellationToken::new();
+    let collector = tokio::spawn(artifacts.run_collector(stop.clone()));
+    let is_there = async || shelf.has(digest).await == Ok(true);
+    tokio::time::sleep(seconds(200)).await;
+    cluster.lead(Leads::Nobody);
+    tokio::time::sleep(seconds(200)).await;
+    cluster.lead(Leads::One(NodeId(1)));
+    tokio::time::sleep(seconds(200)).await;
+    assert!(is_there().await, "a worker may only now say what it has drawn");
+    tokio::time::sleep(seconds(101)).await;
+    assert!(!is_there().await);
+    stop.cancel();
+    collector.await.unwrap();
 }
 
 /// Completes a job with this artifact.
