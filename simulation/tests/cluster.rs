@@ -1,6 +1,6 @@
 //! The cluster rig: whole peers in virtual time, the same for the same seed, and no false alarm.
 
-use atelier_simulation::cluster::{Plan, Run, run};
+use atelier_simulation::cluster::{Plan, Plant, Run, run, run_with};
 use std::collections::BTreeMap;
 
 const SEEDS: u64 = 12;
@@ -32,4 +32,25 @@ fn the_same_seed_gives_the_same_run_to_the_last_frame() {
     for seed in [3, 5, 8] {
         assert_eq!(played(seed), played(seed), "seed {seed}");
     }
+}
+
+/// The property that a planted bug breaks in the first seed that shows it.
+fn found(plant: Plant, among: std::ops::RangeInclusive<u64>) -> &'static str {
+    let broken = |seed| run_with(&Plan::of(seed), Some(plant)).violation;
+    let (property, _) = among
+        .clone()
+        .find_map(broken)
+        .unwrap_or_else(|| panic!("{plant:?} was not found by any of the seeds {among:?}"));
+    property
+}
+
+#[test]
+fn disks_that_lie_are_found_out() {
+    let property = found(Plant::LyingDisks, 1..=40);
+    assert!(["kept", "liveness", "state machine safety"].contains(&property), "{property}");
+}
+
+#[test]
+fn a_picture_that_a_checkpoint_has_changed_is_found_out() {
+    assert_eq!(found(Plant::ForgetfulEngine, 1..=60), "artifact");
 }

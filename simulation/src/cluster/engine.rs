@@ -20,11 +20,12 @@ const CLASS: &str = "simulated";
 /// Draws one picture a job.
 pub(crate) struct HostEngine {
     step: Duration,
+    is_forgetful: bool,
     state: watch::Receiver<EngineState>,
 }
 
 impl HostEngine {
-    pub(crate) fn new(step: Duration) -> HostEngine {
+    pub(crate) fn new(step: Duration, is_forgetful: bool) -> HostEngine {
         let info = EngineInfo {
             class: CLASS.to_owned(),
             model: "none".to_owned(),
@@ -33,7 +34,7 @@ impl HostEngine {
             default_steps: STEPS,
             files: Arc::default(),
         };
-        HostEngine { step, state: watch::channel(EngineState::Ready(info)).1 }
+        HostEngine { step, is_forgetful, state: watch::channel(EngineState::Ready(info)).1 }
     }
 }
 
@@ -54,10 +55,11 @@ impl Engine for HostEngine {
         events: mpsc::Sender<EngineEvent>,
         stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Vec<Picture>, EngineError>> {
-        let pace = self.step;
+        let (pace, is_forgetful) = (self.step, self.is_forgetful);
         Box::pin(async move {
             let resumed = request.resume.filter(|it| it.class == CLASS && it.point.step > 0);
             let (first, mut latents) = match resumed {
+                Some(resume) if is_forgetful => (resume.point.step - 1, resume.point.latents),
                 Some(resume) => (resume.point.step, resume.point.latents),
                 None => (0, denoised(&request.parameters)),
             };

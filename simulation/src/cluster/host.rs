@@ -1,5 +1,6 @@
 //! One machine: what outlives its processes, and the process that runs on it.
 
+use super::Plant;
 use super::clock::HostClock;
 use super::engine::HostEngine;
 use super::network::{Network, SimulatedDial};
@@ -19,6 +20,7 @@ pub(crate) struct Host {
     pub(crate) id: u64,
     pub(crate) disk: SimulatedDisk,
     pub(crate) clock: HostClock,
+    pub(crate) plant: Option<Plant>,
     shape: Shape,
     network: Network,
     shelf: MemoryShelf,
@@ -49,6 +51,7 @@ impl Host {
             disk: timed_disk(seed),
             shelf: MemoryShelf::new(Arc::new(clock.clone())),
             clock,
+            plant: None,
             shape: shape.clone(),
             network: network.clone(),
             lives: AtomicU64::new(0),
@@ -156,7 +159,9 @@ impl Host {
     }
 
     fn outside(&self, life: u64) -> Outside {
-        let engine = HostEngine::new(Duration::from_millis(self.shape.step_ms));
+        let is_forgetful = self.plant == Some(Plant::ForgetfulEngine);
+        let engine = HostEngine::new(Duration::from_millis(self.shape.step_ms), is_forgetful);
+        self.disk.lie(self.plant == Some(Plant::LyingDisks));
         let dial = SimulatedDial { network: self.network.clone(), from: address(self.id) };
         Outside {
             clock: Arc::new(self.clock.clone()),

@@ -45,8 +45,22 @@ pub struct Run {
     pub virtual_ms: u64,
 }
 
+/// A bug to plant; none but in tests of the rig itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// Disks acknowledge what they have not synced, as sled's flush does without ours.
+    LyingDisks,
+    /// An engine that goes on from a checkpoint draws one step more.
+    ForgetfulEngine,
+}
+
 /// Runs a plan. A thread runs one at a time.
 pub fn run(plan: &Plan) -> Run {
+    run_with(plan, None)
+}
+
+/// Runs a plan with a bug in its world.
+pub fn run_with(plan: &Plan, plant: Option<Plant>) -> Run {
     let seed = tokio::runtime::RngSeed::from_bytes(&plan.shape.seed.to_le_bytes());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -58,6 +72,6 @@ pub fn run(plan: &Plan) -> Run {
         // Timers fire at whole milliseconds since the runtime began. From here on the time does too; before, it was off
         // by whatever the machine took to get here.
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        rig::Rig::new(plan).play().await
+        rig::Rig::new(plan, plant).play().await
     })
 }

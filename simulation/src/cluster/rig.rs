@@ -1,6 +1,5 @@
 //! One run: starts the machines, lets clients and faults at them, heals, and demands rest.
 
-use super::Run;
 use super::clients::{self, Answers, Told};
 use super::clock::HostClock;
 use super::engine::picture;
@@ -8,6 +7,7 @@ use super::host::{Host, address};
 use super::network::Network;
 use super::plan::{Fault, FaultKind, Plan};
 use super::watcher::Watcher;
+use super::{Plant, Run};
 use atelier_client::Phase as Ended;
 use atelier_peer::ports::Log;
 use atelier_state::{JobId, Phase};
@@ -34,9 +34,12 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn new(plan: &Plan) -> Rig {
+    pub(crate) fn new(plan: &Plan, plant: Option<Plant>) -> Rig {
         let (network, origin) = (Network::new(plan.shape.seed), Instant::now());
-        let host = |id| Arc::new(Host::new(id, &plan.shape, &network, HostClock::new(origin)));
+        let host = |id| {
+            let host = Host::new(id, &plan.shape, &network, HostClock::new(origin));
+            Arc::new(Host { plant, ..host })
+        };
         Rig {
             hosts: (1..=plan.shape.peers).map(host).collect(),
             plan: plan.clone(),

@@ -70,7 +70,7 @@ async fn options_that_cannot_be_are_refused() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let wrong = [
         RaftOptions { node: NodeId(0), ..options() },
-        RaftOptions { threads: 0, ..options() },
+        RaftOptions { snapshot_entries: 0, ..options() },
         RaftOptions { election_ms_max: 100, ..options() },
         RaftOptions { heartbeat_ms: 500, ..options() },
     ];
