@@ -6,7 +6,7 @@ use super::engine::HostEngine;
 use super::network::{Network, SimulatedDial};
 use super::plan::Shape;
 use crate::world::{SimulatedDisk, SimulatedEntropy};
-use atelier_peer::config::{Config, Member};
+use atelier_peer::config::{Config, Jobs, Listen, Member, RaftTimers};
 use atelier_peer::peer::{Outside, Peer};
 use atelier_peer::ports::Tree;
 use atelier_peer::ports::shelf::MemoryShelf;
@@ -20,7 +20,7 @@ pub(crate) struct Host {
     pub(crate) id: u64,
     pub(crate) disk: SimulatedDisk,
     pub(crate) clock: HostClock,
-    pub(crate) plant: Option<Plant>,
+    plant: Option<Plant>,
     shape: Shape,
     network: Network,
     shelf: MemoryShelf,
@@ -44,14 +44,20 @@ pub(crate) fn address(id: u64) -> String {
 }
 
 impl Host {
-    pub(crate) fn new(id: u64, shape: &Shape, network: &Network, clock: HostClock) -> Host {
+    pub(crate) fn new(
+        id: u64,
+        shape: &Shape,
+        plant: Option<Plant>,
+        network: &Network,
+        clock: HostClock,
+    ) -> Host {
         let seed = shape.seed ^ (id << 32);
         Host {
             id,
             disk: timed_disk(seed),
             shelf: MemoryShelf::new(Arc::new(clock.clone())),
             clock,
-            plant: None,
+            plant,
             shape: shape.clone(),
             network: network.clone(),
             lives: AtomicU64::new(0),
@@ -145,17 +151,25 @@ impl Host {
     }
 
     fn config(&self) -> Config {
-        let mut config = Config::default();
-        config.node = self.id;
-        config.cluster = "simulated".to_owned();
-        config.listen.advertise = address(self.id);
+        let Config { listen, raft, jobs, .. } = Config::default();
         let member = |id| Member { id, address: address(id) };
-        config.peers = (1..=self.shape.peers).map(member).collect();
-        config.raft.snapshot_entries = self.shape.snapshot_entries;
-        config.raft.entries_kept = self.shape.snapshot_entries;
-        config.jobs.lease_ms = self.shape.lease_ms;
-        config.jobs.checkpoint_steps = self.shape.checkpoint_steps;
-        config
+        Config {
+            node: self.id,
+            cluster: "simulated".to_owned(),
+            listen: Listen { advertise: address(self.id), ..listen },
+            peers: (1..=self.shape.peers).map(member).collect(),
+            raft: RaftTimers {
+                snapshot_entries: self.shape.snapshot_entries,
+                entries_kept: self.shape.snapshot_entries,
+                ..raft
+            },
+            jobs: Jobs {
+                lease_ms: self.shape.lease_ms,
+                checkpoint_steps: self.shape.checkpoint_steps,
+                ..jobs
+            },
+            ..Config::default()
+        }
     }
 
     fn outside(&self, life: u64) -> Outside {

@@ -36,10 +36,8 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(plan: &Plan, plant: Option<Plant>) -> Rig {
         let (network, origin) = (Network::new(plan.shape.seed), Instant::now());
-        let host = |id| {
-            let host = Host::new(id, &plan.shape, &network, HostClock::new(origin));
-            Arc::new(Host { plant, ..host })
-        };
+        let host =
+            |id| Arc::new(Host::new(id, &plan.shape, plant, &network, HostClock::new(origin)));
         Rig {
             hosts: (1..=plan.shape.peers).map(host).collect(),
             plan: plan.clone(),
