@@ -397,7 +397,7 @@ async fn jobs_above_the_bytes_are_refused_and_repeats_are_not() {
     assert_eq!((bytes, state.ended_bytes()), (job.bytes(), 0));
     world.gateway.unfinished_bytes_max = bytes + 1;
     let jobs = vec![cat(), wire::SubmitRequest { job_id: job_id.clone(), ..cat() }, cat()];
-    let batch = Request::new(wire::SubmitBatchRequest { jobs, ..Default::default() });
+    let batch = Request::new(wire::SubmitBatchRequest { jobs });
     let outcomes =
         world.gateway.submit_batch(batch).await.expect("an answer").into_inner().outcomes;
     use wire::batch_outcome::Outcome::{Accepted, Refused};
