@@ -1,7 +1,8 @@
 //! A disk that keeps what was synced and may lose what was not.
 //!
 //! Owns two images of each tree: what a reader sees, and what survives a crash. Between them lie
-//! the batches that were written and not yet synced. A write syncs before it returns, unless the
+//! the batches that were written and not yet synced. A write syncs before it returns, or the log's
+//! within `settled` where syncs take time, unless the
 //! disk was told to lie; a crash keeps some of the batches between, always from the oldest on,
 //! which the seed decides.
 

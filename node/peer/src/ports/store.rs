@@ -28,7 +28,7 @@ pub struct Batch {
 ///
 /// Guarantees, for each tree on its own:
 /// - **atomic**: after a crash either all changes of a batch are there or none;
-/// - **durable**: a batch whose `write` returned survives the loss of power;
+/// - **durable**: a batch whose `write` returned, and [`Store::settled`] after it, survives the loss of power;
 /// - **ordered**: a batch never survives without those that returned before it;
 /// - **honest**: after a write failed, every later write of the tree fails too. A failed sync is never tried again,
 ///   since the system may have dropped the pages and would report success.
