@@ -318,9 +318,9 @@ async fn nothing_is_collected_until_a_leader_was_known_throughout() {
     cluster.lead(Leads::Nobody);
     tokio::time::sleep(seconds(200)).await;
     cluster.lead(Leads::One(NodeId(1)));
-    tokio::time::sleep(seconds(200)).await;
+    tokio::time::sleep(seconds(250)).await;
     assert!(is_there().await, "a worker may only now say what it has drawn");
-    tokio::time::sleep(seconds(101)).await;
+    tokio::time::sleep(seconds(51)).await;
     assert!(!is_there().await);
     stop.cancel();
     collector.await.unwrap();
