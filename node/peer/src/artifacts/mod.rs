@@ -22,7 +22,7 @@ use atelier_state::roster::NodeId;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -136,6 +136,8 @@ pub struct Artifacts {
     rotation: AtomicUsize,
     // Who failed when; bounded by the members, since others are dropped at each look.
     failures: Mutex<BTreeMap<NodeId, Duration>>,
+    // Who was sent a copy in a lost one's place; bounded by what lies here, since the rest is dropped at each look.
+    replaced: Mutex<BTreeMap<Digest, BTreeSet<NodeId>>>,
 }
 
 /// A peer that may be called.
@@ -148,8 +150,9 @@ impl Artifacts {
     /// Makes the artifacts of one peer.
     pub fn new(parts: ArtifactParts, settings: ArtifactSettings) -> Artifacts {
         assert!(settings.copies > 0);
-        let (rotation, failures) = (AtomicUsize::new(0), Mutex::default());
-        Artifacts { parts, settings, rotation, failures }
+        let (rotation, failures, replaced) =
+            (AtomicUsize::new(0), Mutex::default(), Mutex::default());
+        Artifacts { parts, settings, rotation, failures, replaced }
     }
 
     /// Keeps bytes on this machine, flushed.
@@ -188,7 +191,7 @@ impl Artifacts {
     pub async fn keep(&self, bytes: Bytes) -> Result<Kept, KeepError> {
         let digest = self.put(bytes.clone()).await?;
         let status = self.parts.status.borrow().clone();
-        let wanted = self.settings.copies.min(status.voters.len().max(1)).min(HOLDERS_MAX);
+        let wanted = self.wanted(&status);
         let mut holders = vec![status.node];
         let late = self.parts.clock.sleep(self.settings.copy_deadline);
         tokio::select! {
@@ -205,6 +208,10 @@ impl Artifacts {
         Ok(Kept { digest, holders })
     }
 
+    fn wanted(&self, status: &RaftStatus) -> usize {
+        self.settings.copies.min(status.voters.len().max(1)).min(HOLDERS_MAX)
+    }
+
     async fn copy(
         &self,
         digest: Digest,
@@ -216,6 +223,9 @@ impl Artifacts {
         for candidate in self.candidates_for_copies(status) {
             if holders.len() >= wanted {
                 return;
+            }
+            if holders.contains(&candidate.node) {
+                continue;
             }
             match self.send(&candidate, digest, bytes).await {
                 Ok(()) => holders.push(candidate.node),
@@ -326,13 +336,7 @@ impl Artifacts {
     /// # Errors
     /// When the shelf fails.
     pub async fn collect(&self) -> Result<usize, ShelfError> {
-        let current = {
-            let status = self.parts.status.borrow();
-            status.leader.is_some()
-                && status.stopped.is_none()
-                && status.applied >= status.committed
-        };
-        if !current {
+        if !follows_closely(&self.parts.status.borrow()) {
             return Ok(0);
         }
         let old = self.parts.shelf.list().await?;
@@ -348,7 +352,61 @@ impl Artifacts {
         Ok(dropped)
     }
 
-    /// Collects now and then until `shutdown`, each time after a leader was known throughout: where there was none, a
+    /// Sends copies to other members in the place of those whose holder is no member any more, or that were never made;
+    /// returns how many. Of the members that hold an artifact the first one sees to it.
+    ///
+    /// The log goes on naming the holders of the first day: whoever fetches asks them first, and then everybody.
+    ///
+    /// # Errors
+    /// When the shelf fails.
+    pub async fn replace_lost(&self) -> Result<usize, ShelfError> {
+        let status = self.parts.status.borrow().clone();
+        if !follows_closely(&status) {
+            return Ok(0);
+        }
+        let (wanted, here) = (self.wanted(&status), self.parts.shelf.list().await?);
+        let here: BTreeSet<Digest> = here.into_iter().map(|(digest, _)| digest).collect();
+        self.replaced().retain(|digest, _| here.contains(digest));
+        let mut sent = 0;
+        for digest in here {
+            let Some(mut holders) = self.holders(digest, &status) else { continue };
+            if holders.len() >= wanted || holders.first() != Some(&status.node) {
+                continue;
+            }
+            let Some(bytes) = self.parts.shelf.get(digest).await? else { continue };
+            let before = holders.len();
+            self.copy(digest, &bytes, &status, wanted, &mut holders).await;
+            let new = &holders[before..];
+            sent += new.len();
+            self.replaced().entry(digest).or_default().extend(new);
+            if holders.len() < wanted {
+                // Somebody does not answer; the rest waits for the next time.
+                break;
+            }
+        }
+        Ok(sent)
+    }
+
+    /// The members that hold an artifact, in the order in which its jobs name them; none where no job does.
+    fn holders(&self, digest: Digest, status: &RaftStatus) -> Option<Vec<NodeId>> {
+        let state = self.parts.view.borrow().state.clone();
+        state.artifact_holders(&digest)?;
+        let named = state.artifact_refs(&digest).take(HOLDERS_MAX).flat_map(|a| &a.holders);
+        let replaced = self.replaced().get(&digest).cloned().unwrap_or_default();
+        let mut holders = Vec::new();
+        for node in named.chain(&replaced) {
+            if status.addresses.contains_key(node) && !holders.contains(node) {
+                holders.push(*node);
+            }
+        }
+        Some(holders)
+    }
+
+    fn replaced(&self) -> MutexGuard<'_, BTreeMap<Digest, BTreeSet<NodeId>>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Collects and replaces lost copies now and then until `shutdown`, each time after a leader was known throughout: where there was none, a
     /// result that is old by now may still be on its way into the log.
     pub async fn run_collector(self: Arc<Self>, shutdown: CancellationToken) {
         let mut status = self.parts.status.clone();
@@ -370,8 +428,18 @@ impl Artifacts {
                 Ok(dropped) => tracing::info!(dropped, "artifacts were collected"),
                 Err(error) => tracing::warn!(%error, "artifacts were not collected"),
             }
+            match self.replace_lost().await {
+                Ok(0) => {}
+                Ok(sent) => tracing::info!(sent, "lost copies of artifacts were replaced"),
+                Err(error) => tracing::warn!(%error, "lost copies of artifacts were not replaced"),
+            }
         }
     }
+}
+
+/// Whether what a peer sees is what is agreed upon.
+fn follows_closely(status: &RaftStatus) -> bool {
+    status.leader.is_some() && status.stopped.is_none() && status.applied >= status.committed
 }
 
 /// Waits for a status; for ever once nobody tells it any more.

@@ -326,8 +326,34 @@ async fn nothing_is_collected_until_a_leader_was_known_throughout() {
     collector.await.unwrap();
 }
 
-/// Completes a job with this artifact.
+#[tokio::test]
+async fn a_copy_whose_holder_is_gone_is_replaced_once() {
+    let (cluster, disks) = disks(3, &[]).await;
+    let cat = picture(1, 5000);
+    let digest = disks[0].peer.artifacts.put(cat.clone()).await.unwrap();
+    let copies = || disks.iter().filter(|disk| disk.has(digest)).count();
+    assert_eq!(disks[0].peer.artifacts.replace_lost().await, Ok(0), "no job names it");
+    name_held(&cluster, digest, vec![NodeId(9), NodeId(1)]);
+    assert_eq!(disks[1].peer.artifacts.replace_lost().await, Ok(0), "it is not the holder");
+    cluster.lead(Leads::Nobody);
+    assert_eq!(
+        disks[0].peer.artifacts.replace_lost().await,
+        Ok(0),
+        "who the members are is not known"
+    );
+    cluster.lead(Leads::One(NodeId(1)));
+    assert_eq!((copies(), disks[0].peer.artifacts.replace_lost().await), (1, Ok(1)));
+    assert_eq!(copies(), 2);
+    assert_eq!((disks[0].peer.artifacts.replace_lost().await, copies()), (Ok(0), 2));
+    end(disks).await;
+}
+
 fn name(cluster: &PerfectCluster, digest: Digest) {
+    name_held(cluster, digest, vec![NodeId(1)]);
+}
+
+/// Completes a job with this artifact.
+fn name_held(cluster: &PerfectCluster, digest: Digest, holders: Vec<NodeId>) {
     let register = RegisterNode {
         node: NodeId(1),
         address: "http://127.0.0.1:1".to_owned(),
@@ -344,12 +370,7 @@ fn name(cluster: &PerfectCluster, digest: Digest) {
     else {
         panic!("not assigned");
     };
-    let artifact = ArtifactRef {
-        digest,
-        bytes: 100,
-        media_type: "image/png".to_owned(),
-        holders: vec![NodeId(1)],
-    };
+    let artifact = ArtifactRef { digest, bytes: 100, media_type: "image/png".to_owned(), holders };
     let complete = Complete {
         job: JobId(1),
         token: FencingToken(token),
