@@ -10,12 +10,17 @@
 //! ```
 //!
 //! A node that is empty and is asked as a member with another disk was emptied; it takes no part any more and says
-//! so. A learner has no vote to forget, so its disk is asked for when it is promoted. Members that an earlier version
+//! so. The same disk may have gone back in time: an older copy of the directory was put into its place, or it dropped
+//! what it had said was written. A leader's heartbeat names the newest entry that the node acknowledged to it, and a
+//! node that does not hold that entry takes no part any more, with this start and every later one.
+//!
+//! A learner has no vote to forget, so its disk is asked for when it is promoted. Members that an earlier version
 //! promoted have no disk in the membership, and are asked without one.
 
 use super::network::MESSAGE_BYTES_MAX;
-use crate::ports::{Dial, Purpose};
-use crate::storage::DiskId;
+use crate::ports::{Dial, Purpose, Store};
+use crate::storage::{DiskId, identity};
+use crate::tasks;
 use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::raft_client::RaftClient;
 use std::collections::BTreeMap;
@@ -29,12 +34,13 @@ const METADATA: &str = "atelier-disk";
 /// The longest wait for a node's answer which disk it has.
 const ASK_MS: u64 = 1_000;
 
-/// This node's disk, and whether it turned out to be another one than the cluster knows.
-#[derive(Clone, Debug)]
+/// This node's disk, and whether it turned out not to be what the cluster knows.
+#[derive(Clone)]
 pub(super) struct OwnDisk {
     pub(super) node: u64,
     pub(super) id: DiskId,
-    emptied: Arc<OnceLock<String>>,
+    store: Arc<dyn Store>,
+    unfit: Arc<OnceLock<String>>,
 }
 
 /// What a node says of its disk.
@@ -47,8 +53,8 @@ pub(super) struct DiskReport {
 }
 
 impl OwnDisk {
-    pub(super) fn new(node: u64, id: DiskId) -> OwnDisk {
-        OwnDisk { node, id, emptied: Arc::default() }
+    pub(super) fn new(node: u64, id: DiskId, store: Arc<dyn Store>) -> OwnDisk {
+        OwnDisk { node, id, store, unfit: Arc::default() }
     }
 
     /// Refuses a request that is meant for another disk.
@@ -78,12 +84,34 @@ impl OwnDisk {
              its disk was emptied or exchanged, and with it went what the node had promised; give the old directory \
              back, or bring the peer back under a new id with `atelier member replace`"
         );
-        self.emptied.get_or_init(|| reason).clone()
+        self.unfit.get_or_init(|| reason).clone()
+    }
+
+    /// Notes that this directory lacks an entry that the node has acknowledged, here and on the disk.
+    pub(super) fn went_back(&self, acknowledged: u64, last: u64) {
+        let node = self.node;
+        let reason = format!(
+            "node {node} has acknowledged entry {acknowledged}, and its log ends at entry {last} or holds another one: \
+             an older copy of its directory was put back, or its disk dropped what it had said was written; keep the \
+             directory for inspection, and bring the peer back under a new id with `atelier member replace`"
+        );
+        if self.unfit.set(reason.clone()).is_err() {
+            return;
+        }
+        let store = self.store.clone();
+        tasks::spawn(async move {
+            let noted = tasks::blocking(move || identity::give_up(store.as_ref(), &reason)).await;
+            if !matches!(noted, Ok(Ok(()))) {
+                tracing::warn!(
+                    "the directory could not be marked; it is found out again, if the same leader leads"
+                );
+            }
+        });
     }
 
     /// Says why this node takes no part; none while its disk is the one that it should be, as far as is known.
-    pub(super) fn emptied(&self) -> Option<&String> {
-        self.emptied.get()
+    pub(super) fn unfit(&self) -> Option<&String> {
+        self.unfit.get()
     }
 }
 
@@ -166,6 +194,7 @@ pub(super) async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::MemoryStore;
 
     #[test]
     fn a_member_is_an_address_and_perhaps_a_disk() {
@@ -179,7 +208,7 @@ mod tests {
     #[test]
     fn a_request_for_another_disk_is_refused_and_an_empty_node_learns_of_its_loss() {
         let [own, other] = [1, 2].map(|n| DiskId::from_bytes(&[n; 16]).expect("sixteen bytes"));
-        let disk = OwnDisk::new(3, own);
+        let disk = OwnDisk::new(3, own, Arc::new(MemoryStore::new()));
         let meant = |id| {
             let mut request = Request::new(());
             mean(&mut request, id);
@@ -188,9 +217,9 @@ mod tests {
         assert!(disk.check(&meant(None), || true).is_ok());
         assert!(disk.check(&meant(Some(own)), || true).is_ok());
         assert!(disk.check(&meant(Some(other)), || false).is_err());
-        assert_eq!(disk.emptied(), None, "a node that holds a log is asked by mistake");
+        assert_eq!(disk.unfit(), None, "a node that holds a log is asked by mistake");
         assert!(disk.check(&meant(Some(other)), || true).is_err());
-        let reason = disk.emptied().expect("it is new and should not be");
+        let reason = disk.unfit().expect("it is new and should not be");
         assert!(reason.contains("node 3") && reason.contains("`atelier member replace`"));
     }
 }

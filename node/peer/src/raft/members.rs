@@ -151,7 +151,7 @@ impl RaftNode {
                     let (node, at) = (node.0, &address);
                     tracing::info!(node, at, reason, "waits for a member to form the cluster");
                 }
-                if let Some(reason) = own.emptied() {
+                if let Some(reason) = own.unfit() {
                     return Err(InitializeClusterError::Emptied(reason.clone()));
                 }
                 tokio::time::sleep(Duration::from_millis(ASK_AGAIN_MS)).await;

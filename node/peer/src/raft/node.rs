@@ -87,7 +87,8 @@ impl RaftNode {
         let identity = Identity { node: options.node, cluster: options.cluster.clone() };
         let fresh = DiskId::draw(entropy);
         let has_threads = options.threads > 0;
-        let loaded = tasks::blocking(move || load(&store, &identity, fresh, has_threads)).await;
+        let place = store.clone();
+        let loaded = tasks::blocking(move || load(&place, &identity, fresh, has_threads)).await;
         let loaded = loaded.map_err(|error| raft_error(&error))??;
         let (machine, view) = loaded.machine;
         let marks = machine.marks();
@@ -95,7 +96,7 @@ impl RaftNode {
         let disks = Disks::default();
         let network = NetworkFactory::new(options.cluster.clone(), dial.clone(), disks.clone());
         let node = options.node.0;
-        let disk = OwnDisk::new(node, loaded.disk);
+        let disk = OwnDisk::new(node, loaded.disk, store);
         let starting =
             home.spawn(async move { Raft::new(node, config, network, loaded.log, machine).await });
         let raft = starting.await.map_err(|error| raft_error(&error))?;
@@ -234,6 +235,7 @@ fn load(
     has_threads: bool,
 ) -> Result<Loaded, StartError> {
     identity::claim(store.as_ref(), identity)?;
+    identity::check_fit(store.as_ref())?;
     let disk = identity::disk(store.as_ref(), fresh)?;
     let (shelf, meta, state) = Shelf::open(store)?;
     let (log, log_thread) = match has_threads {

@@ -140,9 +140,10 @@ impl raft_server::Raft for RaftService {
         let request = codec::append_request_from_proto(request).map_err(invalid)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let committed = request.leader_commit.map_or(0, |id| id.index());
         let reply = self.raft.append_entries(request).await.map_err(stopped)?;
         if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
-            self.heard.now();
+            self.heard.now(committed);
         }
         let result = match reply {
             AppendEntriesResponse::Success => Ok(last),
@@ -151,6 +152,9 @@ impl raft_server::Raft for RaftService {
             AppendEntriesResponse::Conflict => {
                 let prev =
                     prev.ok_or_else(|| Status::internal("nothing conflicts with nothing"))?;
+                // openraft's leader names here what this node has acknowledged to it as being on its disk.
+                let held = self.raft.metrics().borrow_watched().last_log_index;
+                self.disk.went_back(prev.index(), held.unwrap_or(0));
                 Err(StreamAppendError::Conflict(prev))
             }
         };

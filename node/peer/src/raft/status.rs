@@ -9,26 +9,40 @@ use atelier_state::{LogIndex, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant, RaftMetrics, ServerState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// When a leader was last heard. A follower that is cut off keeps its leader in openraft's metrics for ever, since
 /// pre-votes change nothing; whoever asks this node must learn that it follows nobody.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard {
-    at: Arc<Mutex<Option<tokio::time::Instant>>>,
+pub(super) struct Heard(Arc<Mutex<HeardOf>>);
+
+#[derive(Debug, Default)]
+struct HeardOf {
+    at: Option<tokio::time::Instant>,
+    // What the leader had committed by then.
+    committed: u64,
 }
 
 impl Heard {
-    /// Notes a heartbeat that was accepted.
-    pub(super) fn now(&self) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::time::Instant::now());
+    /// Notes a heartbeat that was accepted, and what its leader has committed.
+    pub(super) fn now(&self, committed: u64) {
+        let mut heard = self.lock();
+        heard.at = Some(tokio::time::Instant::now());
+        heard.committed = heard.committed.max(committed);
     }
 
     fn within(&self, time: Duration) -> bool {
-        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
-        at.is_some_and(|at| at.elapsed() <= time)
+        self.lock().at.is_some_and(|at| at.elapsed() <= time)
+    }
+
+    fn committed(&self) -> LogIndex {
+        LogIndex(self.lock().committed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HeardOf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -87,8 +101,8 @@ pub(super) async fn publish(
         };
         let current = metrics.borrow_and_update().clone();
         let mut next = status_of(&current, &options, &heard);
-        if let Some(emptied) = disk.emptied() {
-            next.stopped = Some(emptied.clone());
+        if let Some(unfit) = disk.unfit() {
+            next.stopped = Some(unfit.clone());
         }
         if stopped && next.stopped.is_none() {
             next.stopped = Some(SHUT_DOWN.to_owned());
@@ -102,7 +116,7 @@ pub(super) async fn publish(
             modified
         });
         if next.stopped.is_some() {
-            if disk.emptied().is_some()
+            if disk.unfit().is_some()
                 && let Err(error) = raft.shutdown().await
             {
                 tracing::warn!(%error, "raft did not end in good order");
@@ -157,7 +171,7 @@ fn status_of(
         is_leader: leads && current,
         term: metrics.current_term,
         last_log: LogIndex(metrics.last_log_index.unwrap_or(0)),
-        committed: index(metrics.local_committed),
+        committed: index(metrics.local_committed).max(heard.committed()),
         applied: index(metrics.last_applied),
         voters: nodes(&mut membership.voter_ids()),
         learners: nodes(&mut membership.learner_ids()),

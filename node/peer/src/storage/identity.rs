@@ -19,6 +19,8 @@ use std::str::FromStr;
 const KEY: &[u8] = b"identity";
 /// Holds the id of the directory, in the log's tree.
 const DISK_KEY: &[u8] = b"disk";
+/// Holds why the directory serves nobody any more, in the log's tree.
+const UNFIT_KEY: &[u8] = b"unfit";
 
 /// The id of one data directory. An emptied one gets another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +159,27 @@ pub fn disk(store: &dyn Store, fresh: DiskId) -> Result<DiskId, LoadError> {
     };
     let body = frame::open(DISK_KEY, &value).map_err(|error| corrupt(error.to_string()))?;
     DiskId::from_bytes(&body).ok_or_else(|| corrupt("not an id".to_owned()))
+}
+
+/// Marks a directory that must not be used again. Blocks.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn give_up(store: &dyn Store, reason: &str) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.set(UNFIT_KEY, frame::seal(UNFIT_KEY, reason.as_bytes()));
+    store.write(Tree::Log, batch)
+}
+
+/// Refuses a directory that was given up. Blocks.
+///
+/// # Errors
+/// [`LoadError::Corrupt`] with the reason that was noted.
+pub fn check_fit(store: &dyn Store) -> Result<(), LoadError> {
+    let Some(value) = store.read(Tree::Log, UNFIT_KEY)? else { return Ok(()) };
+    let noted = frame::open(UNFIT_KEY, &value).map(|text| String::from_utf8_lossy(&text).into());
+    let reason = noted.unwrap_or_else(|error| error.to_string());
+    Err(LoadError::Corrupt { place: store.place(Tree::Log), at: "its end".to_owned(), reason })
 }
 
 fn is_empty(store: &dyn Store, tree: Tree) -> Result<bool, LoadError> {

@@ -1,10 +1,11 @@
 //! A node whose disk was emptied does not take part under its old id: it has forgotten what it promised.
 
-use crate::harness::{Cluster, PATIENCE, calm, status_when, submit, view_at};
+use crate::harness::{Cluster, PATIENCE, calm, start_node, status_when, submit, view_at};
 use atelier_peer::ports::Log;
-use atelier_peer::raft::InitializeClusterError;
+use atelier_peer::raft::{InitializeClusterError, RaftOptions};
 use atelier_state::NodeId;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_follower_is_found_out_and_the_others_go_on() {
@@ -106,4 +107,51 @@ async fn a_cluster_is_formed_when_its_last_member_has_come() {
     cluster.start(3).await;
     forming.await.expect("join").expect("formed");
     status_when(cluster.node(2), |status| status.voters.len() == 3).await;
+}
+
+/// An older copy of a directory has forgotten what the node acknowledged since, and whom it promised its vote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_of_a_directory_is_found_out_for_good() {
+    let mut cluster = Cluster::three(calm).await;
+    let first = cluster.propose(vec![submit(1)]).await;
+    cluster.agree(first.log_index).await;
+    let follower = cluster.follower().await;
+    cluster.stop(follower).await;
+    let (path, copy) = (cluster.path(follower), tempfile::tempdir().expect("a directory"));
+    copy_files(&path, copy.path());
+    cluster.start(follower).await;
+    let second = cluster.propose(vec![submit(2)]).await;
+    cluster.agree(second.log_index).await;
+    cluster.stop(follower).await;
+    std::fs::remove_dir_all(&path).expect("remove");
+    copy_files(copy.path(), &path);
+    cluster.start(follower).await;
+
+    let status = status_when(cluster.node(follower), |status| status.stopped.is_some()).await;
+    let reason = status.stopped.expect("it was waited for");
+    println!("{reason}");
+    for part in
+        [&*format!("entry {}", second.log_index.0), "older copy", "`atelier member replace`"]
+    {
+        assert!(reason.contains(part), "`{reason}` says `{part}`");
+    }
+    cluster.stop(follower).await;
+    let options = RaftOptions::new(NodeId(follower), "test", cluster.address(follower));
+    let again = start_node(options, &path).await;
+    let refused = again.err().expect("it was marked").to_string();
+    assert!(refused.contains("older copy"), "{refused}");
+    let last = cluster.propose(vec![submit(3)]).await;
+    cluster.agree(last.log_index).await;
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("create");
+    for entry in std::fs::read_dir(from).expect("list") {
+        let entry = entry.expect("entry");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("type").is_dir() {
+            true => copy_files(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).expect("copy")),
+        }
+    }
 }
