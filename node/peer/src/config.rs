@@ -297,8 +297,17 @@ impl Config {
             fault("engine.model", expected, "nothing".to_owned());
         }
         if self.advertised().contains("//0.0.0.0:") || self.advertised().contains("//[::]:") {
-            let expected = "an address that others can dial, since listen.grpc is every interface";
-            fault("listen.advertise", expected, "nothing".to_owned());
+            match self.listen.advertise.is_empty() {
+                true => {
+                    let expected =
+                        "an address that others can dial, since listen.grpc is every interface";
+                    fault("listen.advertise", expected, "nothing".to_owned());
+                }
+                false => {
+                    let expected = "an address that others can dial, which every interface is not";
+                    fault("listen.advertise", expected, self.listen.advertise.clone());
+                }
+            }
         }
         self.check_peers(&mut fault);
     }

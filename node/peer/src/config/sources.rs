@@ -11,6 +11,8 @@ const PREFIX: &str = "ATELIER_";
 /// Variables of the prefix that are not settings of a peer: where the file is, and what the
 /// command line client reads in the same shell.
 const FOREIGN: &[&str] = &["ATELIER_CONFIG", "ATELIER_ENDPOINTS", "ATELIER_TIMEOUT"];
+/// The key whose value is never told.
+const SECRET: &str = "cluster_token";
 
 /// The client's name for the model directory, which `atelier demo` reads, means the same here; its
 /// full name outranks it.
@@ -76,6 +78,7 @@ impl Fault {
     }
 
     fn value(field: &Field, got: &str, origin: &str) -> Self {
+        let got = if field.key == SECRET { "another, which is not shown" } else { got };
         let text = format!("expected {}, got {got}", field.expected);
         Self { key: field.key.to_owned(), text, origin: origin.to_owned() }
     }

@@ -161,6 +161,22 @@ fn what_no_field_can_say_alone_is_told_too() {
         ],
     );
     check(
+        &file("listen.advertise = \"http://0.0.0.0:7861\""),
+        &[],
+        &[],
+        &["listen.advertise: expected an address that others can dial, which every interface is \
+         not, got http://0.0.0.0:7861"],
+    );
+    check(
+        &file("cluster_token = \"hunter2\""),
+        &[],
+        &[],
+        &[
+            "cluster_token: expected at least 16 printable characters without spaces, or nothing, got \
+         another, which is not shown (from atelier.toml)",
+        ],
+    );
+    check(
         &file("peers = [{ id = 2, address = \"http://b:7861\" }]"),
         &[],
         &[],

@@ -77,6 +77,7 @@ impl Gateway {
         if !status.voters.contains(&node) && !status.learners.contains(&node) {
             return Err(Status::not_found(format!("no member {node}; `member list` names them")));
         }
+        convert::labels(&request.labels_set)?;
         let command = Command::SetNode(SetNode {
             node,
             draining: request.draining,

@@ -7,7 +7,7 @@ mod queue;
 mod settings;
 
 pub(super) use queue::{batch_accepted, batch_refused, check_batch, purge, queue_stats, retry};
-pub(super) use settings::{setting_changes, settings, settings_history, trail};
+pub(super) use settings::{labels, setting_changes, settings, settings_history, trail};
 
 use crate::parameters::{
     IMAGES_MAX, PROMPT_BYTES_MAX, SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, TEXT_TO_IMAGE_KIND,

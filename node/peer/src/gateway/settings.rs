@@ -2,8 +2,10 @@
 
 use super::convert;
 use super::error::{not_proposed, refused};
-use super::{Gateway, deadline_of};
+use super::{CATCH_UP_MAX, Gateway, deadline_of};
+use crate::view::View;
 use atelier_proto::client::v1 as wire;
+use atelier_state::settings::SettingChange;
 use atelier_state::{Author, Command, LogIndex, Refusal, Reply, SetSettings};
 use std::sync::atomic::Ordering;
 use tonic::{Request, Status};
@@ -27,6 +29,9 @@ impl Gateway {
         let author = self.author(&request, |request| request.author.clone());
         let request = request.into_inner();
         let changes = convert::setting_changes(request.changes)?;
+        if request.expected_version.is_none() && self.are_made(&changes).await {
+            return Ok(convert::settings(&self.view().state));
+        }
         for _ in 0..TRIES_MAX {
             let expected = match request.expected_version {
                 Some(version) => version,
@@ -60,6 +65,18 @@ impl Gateway {
         }
         let text = "others change the settings all the time; name the version that you expect";
         Err(Status::failed_precondition(text))
+    }
+
+    /// Says whether the settings are so already, as the leader knows them: then there is nothing to write. Where no
+    /// leader answers nobody knows.
+    async fn are_made(&self, changes: &[SettingChange]) -> bool {
+        let Ok(last) = self.leader.last_index(CATCH_UP_MAX).await else { return false };
+        self.catch_up(last).await;
+        let View { state, applied } = self.view();
+        let is_made = |change: &SettingChange| {
+            change.value.is_some() && state.settings().get(&change.key) == change.value
+        };
+        applied >= last && changes.iter().all(is_made)
     }
 
     /// Says whether a change was made by an earlier attempt whose answer was lost: the proposer

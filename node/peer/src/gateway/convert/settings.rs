@@ -7,6 +7,7 @@ use atelier_state::settings::check;
 use atelier_state::{
     Author, Setting, SettingChange, SettingValue, SettingsRecord, State, TrailRecord,
 };
+use std::collections::BTreeMap;
 
 /// Reads changes of settings and checks each against the table.
 ///
@@ -28,6 +29,20 @@ pub(crate) fn setting_changes(
         }
     }
     if faults.is_empty() { Ok(changes) } else { Err(Invalid(faults)) }
+}
+
+/// Refuses labels that no terminal shows as they are.
+///
+/// # Errors
+/// Names what came.
+pub(crate) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    let is_plain = |text: &String| !text.chars().any(char::is_control);
+    let faults: Vec<String> = labels
+        .iter()
+        .filter(|(key, value)| !is_plain(key) || !is_plain(value))
+        .map(|(key, value)| format!("label {key:?}: expected no control characters, got {value:?}"))
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(Invalid(faults)) }
 }
 
 fn setting_change(change: wire::SettingChange) -> SettingChange {
