@@ -13,6 +13,7 @@ use crate::ports::members::{Members, MembersError};
 use crate::ports::{Clock, Log, ProposeError, RaftStatus};
 use crate::progress::{ProgressBoard, step_to_wire};
 use crate::raft::codec::{command_from_proto, reply_to_proto};
+use crate::view::View;
 use atelier_proto::peer::v1::change_members_request::Change;
 use atelier_proto::peer::v1::peer_server::{Peer, PeerServer};
 use atelier_proto::peer::v1::{
@@ -302,10 +303,15 @@ impl Peer for PeerService {
         }
     }
 
-    async fn greet(&self, _: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
+    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetReply>, Status> {
+        let GreetRequest { cluster, node } = request.into_inner();
+        let status = self.parts.log.status().borrow().clone();
+        let view = self.parts.log.view().borrow().clone();
+        let removed = cluster == self.parts.cluster && is_removed(&status, &view, NodeId(node));
         Ok(Response::new(GreetReply {
+            removed,
             cluster: self.parts.cluster.clone(),
-            node: self.parts.log.status().borrow().node.0,
+            node: status.node.0,
             wall_ms: self.parts.clock.wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
@@ -358,6 +364,17 @@ pub(crate) fn not_leader(leader: Option<(NodeId, String)>) -> Status {
         status.metadata_mut().insert(LEADER_METADATA, address);
     }
     status
+}
+
+/// Says whether a node was a member of this cluster and is none any more. An id is the index of the entry that gave it,
+/// or is in the first membership; the roster holds it until the node is removed.
+fn is_removed(status: &RaftStatus, view: &View, node: NodeId) -> bool {
+    let knows_members = status.addresses.contains_key(&status.node);
+    let was_given = node.0 > 0 && view.applied.0 >= node.0;
+    knows_members
+        && was_given
+        && view.state.node(node).is_none()
+        && !status.addresses.contains_key(&node)
 }
 
 fn leader_of(status: &RaftStatus) -> Option<(NodeId, String)> {

@@ -75,7 +75,11 @@ impl Atelier for Gateway {
         &self,
         request: Request<wire::GetJobRequest>,
     ) -> Result<Response<wire::Job>, Status> {
-        self.measured("GetJob", self.job(&request.get_ref().job_id)).await
+        self.measured("GetJob", async {
+            self.check_fresh(request.metadata())?;
+            self.job(&request.get_ref().job_id).await
+        })
+        .await
     }
 
     async fn list_jobs(
@@ -83,8 +87,13 @@ impl Atelier for Gateway {
         request: Request<wire::ListJobsRequest>,
     ) -> Result<Response<wire::ListJobsReply>, Status> {
         let state = self.view().state;
-        let list = beside(move || convert::list_jobs(&state, request.get_ref()));
-        self.measured("ListJobs", async { Ok(list.await??) }).await
+        self.measured("ListJobs", async {
+            self.check_fresh(request.metadata())?;
+            beside(move || convert::list_jobs(&state, request.get_ref()))
+                .await?
+                .map_err(Status::from)
+        })
+        .await
     }
 
     async fn cancel_job(
@@ -177,16 +186,24 @@ impl Atelier for Gateway {
 
     async fn queue_stats(
         &self,
-        _request: Request<wire::QueueStatsRequest>,
+        request: Request<wire::QueueStatsRequest>,
     ) -> Result<Response<wire::QueueStatsReply>, Status> {
-        self.measured("QueueStats", async { Ok(self.do_queue_stats().await) }).await
+        self.measured("QueueStats", async {
+            self.check_fresh(request.metadata())?;
+            Ok(self.do_queue_stats().await)
+        })
+        .await
     }
 
     async fn get_settings(
         &self,
-        _request: Request<wire::GetSettingsRequest>,
+        request: Request<wire::GetSettingsRequest>,
     ) -> Result<Response<wire::SettingsReply>, Status> {
-        self.measured("GetSettings", async { Ok(self.do_get_settings().await) }).await
+        self.measured("GetSettings", async {
+            self.check_fresh(request.metadata())?;
+            Ok(self.do_get_settings().await)
+        })
+        .await
     }
 
     async fn set_settings(
@@ -198,9 +215,13 @@ impl Atelier for Gateway {
 
     async fn settings_history(
         &self,
-        _request: Request<wire::SettingsHistoryRequest>,
+        request: Request<wire::SettingsHistoryRequest>,
     ) -> Result<Response<wire::SettingsHistoryReply>, Status> {
-        self.measured("SettingsHistory", async { Ok(self.do_settings_history()) }).await
+        self.measured("SettingsHistory", async {
+            self.check_fresh(request.metadata())?;
+            Ok(self.do_settings_history())
+        })
+        .await
     }
 
     async fn demote_member(
@@ -269,8 +290,11 @@ impl Atelier for Gateway {
         &self,
         request: Request<wire::TrailRequest>,
     ) -> Result<Response<wire::TrailReply>, Status> {
-        let limit = request.get_ref().limit;
-        self.measured("Trail", async { Ok(self.do_trail(limit)) }).await
+        self.measured("Trail", async {
+            self.check_fresh(request.metadata())?;
+            Ok(self.do_trail(request.get_ref().limit))
+        })
+        .await
     }
 
     async fn examine(

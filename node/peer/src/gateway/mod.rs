@@ -50,6 +50,8 @@ use tokio::sync::watch as channel;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+/// Metadata of a read that may be answered with what is old.
+const STALE_KEY: &str = "atelier-stale";
 /// How long a call waits for a leader where its client sets no `grpc-timeout`.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
 /// The longest that a call is held, whatever its client asks.
@@ -151,6 +153,25 @@ impl Gateway {
         let text =
             format!("this peer has come to index {}, not to {}; try another", applied.0, index.0);
         Err(unavailable(text, self.leader.address().as_deref()))
+    }
+
+    /// Refuses a read that must be of what is agreed upon now, where this peer follows nobody: it may be cut off, or
+    /// removed, and what it knows may be of yesterday. The metadata `atelier-stale` takes it as it is.
+    ///
+    /// # Errors
+    /// UNAVAILABLE: another peer may know more.
+    fn check_fresh(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        let status = self.log.status();
+        let status = status.borrow();
+        if status.leader.is_some() || metadata.contains_key(STALE_KEY) {
+            return Ok(());
+        }
+        let (node, applied) = (status.node, self.log.view().borrow().applied.0);
+        let text = format!(
+            "node {node} follows no leader, so what it knows, up to entry {applied}, may be old; ask another peer, or \
+             take it as it is (`--stale`, or the metadata `{STALE_KEY}`)"
+        );
+        Err(unavailable(text, None))
     }
 
     /// Makes sure that a job which the local view does not know is not known to the leader either.

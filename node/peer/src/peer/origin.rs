@@ -12,6 +12,7 @@ use crate::storage::identity;
 use crate::tasks;
 use atelier_proto::peer::v1 as wire;
 use futures_util::future::join_all;
+use std::path::PathBuf;
 use std::time::Duration;
 use tonic::{Code, Request, Status};
 
@@ -39,6 +40,29 @@ pub enum OriginError {
         other: String,
         /// Who says so.
         node: u64,
+    },
+    /// An operator took this node out of the cluster.
+    #[error(
+        "node {own} was removed from cluster `{cluster}` (node {node} says so), and ids are not given twice; keep its \
+         directory for inspection, and to let the peer in again start it with an empty one: \
+         `atelierd start --join URL --token TOKEN`"
+    )]
+    Removed {
+        /// This node.
+        own: u64,
+        /// Whose member it was.
+        cluster: String,
+        /// Who says so.
+        node: u64,
+    },
+    /// It would join without being able to draw. One that is a member starts without its model: its vote is needed.
+    #[error(
+        "engine.model: expected the directory of a model, got {}, which is none; correct it, or join without an engine: \
+         engine.enabled = false", path.display()
+    )]
+    NoModel {
+        /// What was named.
+        path: PathBuf,
     },
     /// The cluster did not let it in.
     #[error("{through} did not let this peer in: {reason}")]
@@ -77,6 +101,7 @@ pub(super) async fn settle(config: &Config, outside: &Outside) -> Result<Config,
         }
         None if !config.join_through.is_empty() => {
             check_name(&lines, &config).await?;
+            check_model(&config)?;
             let reply = join(&lines, &config, outside.clock.as_ref()).await?;
             tracing::info!(node = reply.node, cluster = reply.cluster, "let into the cluster");
             (config.node, config.cluster) = (reply.node, reply.cluster);
@@ -86,10 +111,10 @@ pub(super) async fn settle(config: &Config, outside: &Outside) -> Result<Config,
     Ok(config)
 }
 
-/// Makes sure that nobody knows a later lineage of this cluster.
+/// Makes sure that nobody knows a later lineage of this cluster, or that this node was removed from it.
 ///
 /// # Errors
-/// [`OriginError::GivenUp`] when somebody does.
+/// [`OriginError::GivenUp`] and [`OriginError::Removed`] when somebody does.
 pub(super) async fn goes_on(
     lines: &Lines,
     cluster: &str,
@@ -111,14 +136,25 @@ pub(super) async fn goes_on(
         base_of(&reply.cluster) == base_of(cluster)
             && generation_of(&reply.cluster) > generation_of(cluster)
     };
-    match greeted.into_iter().flatten().find(later) {
-        Some(reply) => Err(OriginError::GivenUp {
-            own: cluster.to_owned(),
-            other: reply.cluster,
-            node: reply.node,
-        }),
-        None => Ok(()),
+    let greeted: Vec<_> = greeted.into_iter().flatten().collect();
+    if let Some(reply) = greeted.iter().find(|reply| later(reply)) {
+        let (own, other) = (cluster.to_owned(), reply.cluster.clone());
+        return Err(OriginError::GivenUp { own, other, node: reply.node });
     }
+    if let Some(reply) = greeted.iter().find(|reply| reply.removed) {
+        let cluster = cluster.to_owned();
+        return Err(OriginError::Removed { own: node, cluster, node: reply.node });
+    }
+    Ok(())
+}
+
+/// Refuses to become a member whose engine cannot start.
+fn check_model(config: &Config) -> Result<(), OriginError> {
+    let path = &config.engine.model;
+    if config.engine.enabled && !path.is_dir() {
+        return Err(OriginError::NoModel { path: path.clone() });
+    }
+    Ok(())
 }
 
 /// Refuses to join another cluster than the one that was named. One that does not say who it is is asked by [`join`].

@@ -25,7 +25,7 @@ pub enum RunError {
     /// The peer did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The cluster was recovered without this peer.
+    /// The cluster goes on without this peer: it was removed, or the cluster was recovered.
     #[error("{0}")]
     GivenUp(String),
     /// A second signal came while the peer was leaving.

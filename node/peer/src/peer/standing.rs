@@ -1,5 +1,5 @@
-//! What a member sees to by itself: a witness gives the lead away, a newcomer asks for its vote, and a peer whose lineage
-//! was given up ends.
+//! What a member sees to by itself: a witness gives the lead away, a newcomer asks for its vote, and a peer that was
+//! removed or whose lineage was given up ends.
 
 use super::Task;
 use super::origin::goes_on;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Looks between two questions whether the cluster was recovered without this peer.
+/// Looks between two questions whether the cluster goes on without this peer.
 const LINEAGE_LOOKS: u32 = 5;
 /// For a vote to be given.
 const PROMOTE_MAX: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ impl Standing {
                     asks = !self.has_a_vote().await;
                 }
                 if looks % LINEAGE_LOOKS == 0 {
-                    self.look_for_a_later_lineage().await;
+                    self.look_whether_it_goes_on().await;
                 }
                 looks = looks.wrapping_add(1);
             }
@@ -83,11 +83,17 @@ impl Standing {
         }
     }
 
-    /// Asks for a vote, and says whether it is there. The leader refuses until this peer has caught up.
+    /// Asks for a vote, and says whether it is there. The leader refuses until this peer has caught up. Beside a
+    /// single voter it waits until another newcomer is there, so that there will be three.
     async fn has_a_vote(&self) -> bool {
         let status = self.raft.status().borrow().clone();
         if !status.learners.contains(&status.node) {
             return status.voters.contains(&status.node);
+        }
+        // Of two voters both are needed, so two are worse than one.
+        if status.voters.len() < 2 && status.learners.len() < 2 {
+            tracing::debug!("waits for a third peer before it asks for a vote");
+            return false;
         }
         match self.leader.change(&Change::Promote(status.node), PROMOTE_MAX).await {
             Ok(()) => {
@@ -101,7 +107,7 @@ impl Standing {
         }
     }
 
-    async fn look_for_a_later_lineage(&self) {
+    async fn look_whether_it_goes_on(&self) {
         let status = self.raft.status().borrow().clone();
         let others = status.addresses.iter().filter(|(node, _)| **node != status.node);
         let others: Vec<String> = others.map(|(_, address)| address.clone()).collect();

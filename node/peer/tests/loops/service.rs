@@ -6,10 +6,10 @@ use atelier_peer::ports::{Line, Purpose};
 use atelier_proto::peer::v1::change_members_request::Change;
 use atelier_proto::peer::v1::peer_client::PeerClient;
 use atelier_proto::peer::v1::{
-    AddLearner, BeatRequest, ChangeMembersRequest, FetchArtifactRequest, LivenessRequest,
-    ProposeRequest, PutArtifactChunk, WatchProgressRequest,
+    AddLearner, BeatRequest, ChangeMembersRequest, FetchArtifactRequest, GreetRequest,
+    LivenessRequest, ProposeRequest, PutArtifactChunk, WatchProgressRequest,
 };
-use atelier_state::{Command, NodeId, RegisterNode};
+use atelier_state::{AllocateNode, Author, Command, NodeId, RegisterNode, RemoveNode, Reply};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -67,6 +67,31 @@ async fn the_leader_tells_who_is_alive() {
     assert_eq!(alive(&mut client).await, [(1, true), (9, true)]);
     tokio::time::sleep(LEASE + Duration::from_millis(50)).await;
     assert_eq!(alive(&mut client).await, [(1, true), (9, false)]);
+    peer.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_removed_is_told_so_and_one_that_is_not_known_yet_is_not() {
+    let Served { cluster, peer, mut client } = served().await;
+    // An id is the index of its entry; the first few belong to the first members.
+    for number in 1..=4 {
+        cluster.apply(Command::Submit(submit(number)));
+    }
+    let allocate = AllocateNode { address: "http://127.0.0.1:9".to_owned() };
+    let Reply::NodeAllocated { node } = cluster.apply(Command::AllocateNode(allocate)) else {
+        panic!("the roster has room")
+    };
+    let mut removed = async |cluster: String, node: u64| {
+        let greeted = client.greet(GreetRequest { cluster, node }).await.unwrap();
+        greeted.into_inner().removed
+    };
+    assert!(!removed(name(), 1).await, "it is the leader");
+    assert!(!removed(name(), node.0).await, "it was given an id, and is not a member yet");
+    let remove = RemoveNode { node, author: Author::default() };
+    assert_eq!(cluster.apply(Command::RemoveNode(remove)), Reply::Done);
+    assert!(removed(name(), node.0).await);
+    assert!(!removed("another".to_owned(), node.0).await, "nobody's member here");
+    assert!(!removed(name(), node.0 + 1_000).await, "no such id was given yet");
     peer.end().await;
 }
 

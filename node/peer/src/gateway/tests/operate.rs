@@ -83,6 +83,64 @@ async fn a_batch_has_an_outcome_for_each_job_in_order() {
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
+/// What a peer knows that follows nobody may be of yesterday; whoever wants it all the same says so.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_follows_nobody_answers_reads_only_where_they_may_be_old() {
+    let world = leveled();
+    let job_id = world.submit().await.job_id;
+    world.log.status.send_modify(|status| status.leader = None);
+    let get = || Request::new(wire::GetJobRequest { job_id: job_id.clone() });
+    let refused = world.gateway.get_job(get()).await.expect_err("it follows nobody");
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("follows no leader"), "{}", refused.message());
+    let list = || Request::new(wire::ListJobsRequest::default());
+    let stats = || Request::new(wire::QueueStatsRequest {});
+    let settings = || Request::new(wire::GetSettingsRequest {});
+    let history = || Request::new(wire::SettingsHistoryRequest {});
+    let trail = || Request::new(wire::TrailRequest { limit: 0 });
+    let codes = [
+        world.gateway.list_jobs(list()).await.map(drop).map_err(|status| status.code()),
+        world.gateway.queue_stats(stats()).await.map(drop).map_err(|status| status.code()),
+        world.gateway.get_settings(settings()).await.map(drop).map_err(|status| status.code()),
+        world.gateway.settings_history(history()).await.map(drop).map_err(|status| status.code()),
+        world.gateway.trail(trail()).await.map(drop).map_err(|status| status.code()),
+    ];
+    assert_eq!(codes, [Err(Code::Unavailable); 5]);
+
+    let mut stale = get();
+    stale.metadata_mut().insert(STALE_KEY, "yes".parse().expect("metadata"));
+    let job = world.gateway.get_job(stale).await.expect("as it was").into_inner();
+    assert_eq!(job.job_id, job_id);
+    let mut stale = list();
+    stale.metadata_mut().insert(STALE_KEY, "yes".parse().expect("metadata"));
+    assert_eq!(world.gateway.list_jobs(stale).await.expect("as it was").into_inner().total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_are_so_already_are_not_written_again() {
+    let world = leveled();
+    let pause = || {
+        let value =
+            Some(wire::SettingValue { value: Some(wire::setting_value::Value::Flag(true)) });
+        let change = wire::SettingChange { key: "queue.paused".to_owned(), value };
+        Request::new(wire::SetSettingsRequest { changes: vec![change], ..Default::default() })
+    };
+    let first = world.gateway.set_settings(pause()).await.expect("set").into_inner();
+    let applied = world.gateway.view().applied;
+    let again = world.gateway.set_settings(pause()).await.expect("set").into_inner();
+    assert_eq!((again.version, world.gateway.view().applied), (first.version, applied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_with_control_characters_are_refused() {
+    let world = leveled();
+    let labels_set = [("zone".to_owned(), "a\u{1b}[2J".to_owned())].into();
+    let request = wire::SetMemberRequest { node: 1, labels_set, ..Default::default() };
+    let refused = world.gateway.set_member(Request::new(request)).await.expect_err("control");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains(r#"got "a\u{1b}[2J""#), "{}", refused.message());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_shows_its_errors_is_retried_once_and_purged() {
     let world = leveled();
