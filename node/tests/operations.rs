@@ -335,6 +335,15 @@ async fn a_dead_member_is_replaced_by_one_change() {
     assert_eq!(ids, [1, 2, comes]);
     let jobs = load.end().await;
     succeed(&client, &jobs).await;
+
+    // The dead one comes back, and learns what happened; so does one that is removed while it runs.
+    let (code, log) = cluster.start_until_it_ends(3);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("node 3 was removed from cluster"), "{log}");
+    client.remove_member(comes, "it has to go as well").await.expect("removed");
+    let (code, log) = newcomer.ended();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains(&format!("node {comes} was removed from cluster")), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -414,11 +423,21 @@ async fn a_survivor_is_recovered_and_the_lost_never_come_back() {
         assert_eq!(code, Some(1), "{log}");
         assert!(log.contains("was recovered as `test@1-"), "{log}");
     }
-    let mut newcomer = Newcomer::new();
-    newcomer.start(&["--join", &cluster.address(survivor), "--token", TOKEN, "--promote"]);
-    let came = until("a new peer joins", || async {
-        member(&alone, &newcomer.address()).await.filter(|one| one.role == Role::Voter)
+    // Of two voters both are needed, so the first newcomer waits for the second one.
+    let mut newcomers = [Newcomer::new(), Newcomer::new()];
+    let words = ["--join", &cluster.address(survivor), "--token", TOKEN, "--promote"];
+    newcomers[0].start(&words);
+    let first = until("a new peer joins and can draw", || async {
+        member(&alone, &newcomers[0].address()).await.filter(|one| one.slots > 0)
     })
     .await;
-    assert!(came.node > 3, "ids are never used again");
+    assert!(first.node > 3, "ids are never used again");
+    assert_eq!(first.role, Role::Learner);
+    newcomers[1].start(&words);
+    for newcomer in &newcomers {
+        until("it has a vote", || async {
+            member(&alone, &newcomer.address()).await.filter(|one| one.role == Role::Voter)
+        })
+        .await;
+    }
 }
