@@ -373,6 +373,10 @@ fn exit_codes_are_as_documented() {
     check("submit", refuse(Code::Internal, "out of luck"), again, 1, "out of luck");
     check("submit", refuse(Code::InvalidArgument, size), again, 2, size);
     check("none", None, &["job", "show", "x"], 2, "is not a job id");
+    let above = "ZZZZZZZZZZZZZZZZZZZZZZZZZZ";
+    let overflow = "above the greatest one";
+    check("none", None, &["generate", "a cat", "--job-id", above, "--async"], 2, overflow);
+    check("none", None, &["job", "cancel", above], 2, overflow);
     check("none", None, &["job", "show", OTHER_JOB], 3, "hint: `atelier job list`");
     check("none", None, &["member", "promote", "9"], 3, "there is no member 9");
     check("promote_member", Some(busy), &["member", "promote", "1"], 4, "the leader is at http");
