@@ -164,23 +164,43 @@ impl Client {
         convert::job_page(reply)
     }
 
-    /// Cancels a job, and returns it as it is then.
+    /// Cancels a job, and returns it as it is then. One that is cancelled already stays so: of
+    /// several callers at the same time all are answered with the cancelled job.
     ///
     /// # Errors
     /// - [`Error::NotFound`]: no such job.
-    /// - [`Error::Conflict`]: it is over already.
+    /// - [`Error::Conflict`]: it succeeded or failed before.
     /// - [`Error::UnknownChange`]: read the job to learn whether it is cancelled.
     ///
     /// # Cancel safety
     /// When dropped the outcome is unknown: read the job.
     pub async fn cancel(&self, job: JobId) -> Result<Job, Error> {
         let request = wire::CancelJobRequest { job_id: job.to_string() };
-        let reply = self
-            .call(Kind::Change("cancel the job"), request, |mut rpc, request| async move {
+        let begun = Instant::now();
+        let cancelled = self
+            .call(Kind::Repeatable("cancel the job"), request, |mut rpc, request| async move {
                 rpc.cancel_job(request).await
             })
-            .await?;
-        convert::job(reply)
+            .await;
+        match cancelled {
+            Ok(reply) => convert::job(reply),
+            Err(conflict @ Error::Conflict { .. }) => {
+                self.ended(job, begun).await.filter(is_cancelled).ok_or(conflict)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A job of which the cluster said that it is over. A peer that lags still shows it running.
+    async fn ended(&self, job: JobId, begun: Instant) -> Option<Job> {
+        while begun.elapsed() < self.options().deadline {
+            let known = self.job(job).await.ok()?;
+            if known.phase.is_terminal() {
+                return Some(known);
+            }
+            sleep(self.options().backoff_min).await;
+        }
+        None
     }
 
     /// Asks the first peer that answers how it is.
@@ -358,4 +378,8 @@ impl Client {
         // One assignment each, so a panic cannot have left it half done.
         self.shared.learn_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_cancelled(job: &Job) -> bool {
+    job.phase == Phase::Cancelled
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use atelier_client::{Accepted, Generated, Job, JobId, Phase};
+use atelier_client::{Accepted, Error, Generated, Job, JobId, Phase};
 
 use super::args::{JobCommand, PhaseArg};
 use super::failure::{Exit, Failure};
@@ -27,10 +27,7 @@ pub(super) async fn run(context: &Context, command: JobCommand) -> Result<Exit, 
         }
         JobCommand::Watch { id } => watch(context, id).await,
         JobCommand::Fetch { id, to } => fetch(context, id, to).await,
-        JobCommand::Cancel { id } => {
-            let job = context.client(PATIENCE_CHANGE)?.cancel(id).await?;
-            show(context, &job)
-        }
+        JobCommand::Cancel { id } => cancel(context, id).await,
     }
 }
 
@@ -111,6 +108,33 @@ fn show(context: &Context, job: &Job) -> Result<Exit, Failure> {
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     context.output.table(&["field", "value"], &rows)?;
     Ok(Exit::Ok)
+}
+
+async fn cancel(context: &Context, id: JobId) -> Result<Exit, Failure> {
+    let client = context.client(PATIENCE_CHANGE)?;
+    let known = client.job(id).await?;
+    let job = match known.phase {
+        Phase::Cancelled => {
+            note(&format!("job {id} is already cancelled"));
+            known
+        }
+        _ => client.cancel(id).await.map_err(|error| not_cancelled(id, error))?,
+    };
+    show(context, &job)
+}
+
+fn not_cancelled(id: JobId, error: Error) -> Failure {
+    match error {
+        Error::Conflict { .. } => {
+            let what = format!("job {id} is over, and cannot be cancelled");
+            let hints = [
+                format!("`atelier job show {id}` tells how it ended"),
+                format!("`atelier job purge {id}` forgets it"),
+            ];
+            Failure::new(Exit::Conflict, what).why([error.to_string()]).hints(hints)
+        }
+        error => error.into(),
+    }
 }
 
 async fn watch(context: &Context, id: JobId) -> Result<Exit, Failure> {

@@ -523,3 +523,22 @@ fn a_benchmark_tells_what_it_did_and_what_failed() {
     assert_eq!(code(&output), 1);
     assert!(stderr(&output).contains("1 × no such tenant"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_job_that_is_cancelled_already_is_cancelled() {
+    let (world, peers) = cluster(1);
+    submit(&peers[0], JOB);
+    lock(&world).end = Some(wire::Phase::Cancelled);
+    let output = run(&peers[0], &["job", "cancel", JOB]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("is already cancelled"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("phase\tcancelled"), "{}", stdout(&output));
+    assert!(peers[0].calls("cancel_job").is_empty());
+
+    lock(&world).end = Some(wire::Phase::Succeeded);
+    let over = Act::Refuse(Code::FailedPrecondition, "the job is over", Vec::new());
+    peers[0].script("cancel_job", over);
+    let output = run(&peers[0], &["job", "cancel", JOB]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("atelier job show {JOB}")), "{}", stderr(&output));
+}
