@@ -17,7 +17,7 @@ use super::output::{dash, rfc3339};
 use super::quorum::{Change, Voters};
 
 pub(super) use operate::{
-    AuthorView, QueueView, SettingDifference, SettingView, TrailView, VersionView,
+    AuthorView, NotPurgedView, QueueView, SettingDifference, SettingView, TrailView, VersionView,
 };
 pub(super) use operations::{
     CheckView, ContextView, DoctorView, InitView, SnapshotView, TransferView, VerifiedView,
@@ -71,6 +71,8 @@ pub(super) enum Body {
     Purged {
         jobs: u64,
         dry_run: bool,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        not_purged: Vec<NotPurgedView>,
     },
     Generated {
         job: JobView,
