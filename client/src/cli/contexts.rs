@@ -121,7 +121,7 @@ fn list(context: &Context, known: &Contexts) -> Result<Exit, Failure> {
 
 fn check_endpoints(endpoints: &[String]) -> Result<(), Failure> {
     for endpoint in endpoints {
-        super::member::address(endpoint).map_err(|expected| {
+        super::address::address(endpoint).map_err(|expected| {
             Failure::new(Exit::Usage, format!("{endpoint:?} is no endpoint: {expected}"))
         })?;
     }

@@ -1,9 +1,10 @@
 //! `atelier member`: who belongs to the cluster, and who decides in it.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use atelier_client::{Client, Member, NodeId, Replacement};
 
+use super::address::{address, split};
 use super::args::{Consent, MemberCommand, PATIENCE_WAIT, StaleArgs};
 use super::failure::{Exit, Failure};
 use super::json::{Body, Document, MemberView};
@@ -247,24 +248,6 @@ pub(super) fn label(text: &str) -> Result<Label, String> {
     }
 }
 
-/// Reads the address of a member as strictly as the cluster does.
-pub(super) fn address(text: &str) -> Result<String, String> {
-    let read = split(text).map(|_| text.to_owned());
-    read.ok_or_else(|| "expected http://host:port".to_owned())
-}
-
-/// Host and port of an address.
-fn split(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.strip_prefix("http://")?.rsplit_once(':')?;
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
-    let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(plain),
-    };
-    let port = port.parse().ok().filter(|port| *port > 0)?;
-    host_fits.then_some((host, port))
-}
-
 /// The command line of the peer that is to serve at the address.
 fn start_command(node: NodeId, address: &str) -> String {
     let (host, port) = split(address).unwrap_or(("HOST", 7861));
@@ -290,18 +273,6 @@ async fn confirm(change: &Change) -> Result<(), Failure> {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_address_of_a_new_member_is_read_strictly() {
-        for good in ["http://127.0.0.1:7861", "http://[::1]:1", "http://peer-4.lan:65535"] {
-            assert_eq!(address(good).unwrap(), good);
-        }
-        for bad in
-            ["", "127.0.0.1:1", "https://a:1", "http://a", "http://a:0", "http://:1", "http://a:1/"]
-        {
-            assert!(address(bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn labels_and_newcomers_are_read() {

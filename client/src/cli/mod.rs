@@ -1,5 +1,6 @@
 //! Runs one command and turns what came of it into text and an exit code.
 
+mod address;
 mod args;
 mod bench;
 mod change;

@@ -213,3 +213,33 @@ fn contexts_name_clusters_and_shells_get_completions() {
         assert!(stdout(&output).contains("transfer-leader"), "{shell}");
     }
 }
+
+#[test]
+fn peers_that_would_be_one_or_take_one_port_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let init = |peers: [&str; 3]| {
+        let mut command = atelier(&["cluster", "init", "studio"]);
+        command.args(peers).arg("--directory").arg(directory.path()).output().unwrap()
+    };
+    let third = "http://peer-3:7861";
+    for (first, second, says) in [
+        ("http://peer-1:7861", "http://peer-1:7861", "are the same peer"),
+        ("http://peer-1:7861", "http://PEER-1.:7861", "are the same peer"),
+        ("http://[::1]:7861", "http://[0:0::1]:7861", "are the same peer"),
+        ("http://peer-1:7861", "http://peer-1:7862", "need the same port"),
+        ("http://peer-1:7861", "http://peer-1:7861/", "expected no slash at the end"),
+        ("http://peer-1:7861", "http://peer-1", "expected http://host:port"),
+        ("http://peer-1:7861", "http://peer-1:07861", "expected http://host:port"),
+    ] {
+        let output = init([first, second, third]);
+        assert_eq!(code(&output), 2, "{second}: {}", told(&output));
+        let text = stderr(&output);
+        assert!(text.contains(says) && text.contains(second), "{text}");
+    }
+    let names = || std::fs::read_dir(&directory).unwrap().count();
+    assert_eq!(names(), 0);
+    // Where one file is in the way, none is written.
+    std::fs::write(directory.path().join("peer-2.toml"), "").unwrap();
+    let output = init(["http://peer-1:7861", "http://peer-2:7861", third]);
+    assert_eq!((code(&output), names()), (4, 1), "{}", told(&output));
+}

@@ -6,7 +6,7 @@ use atelier_client::NodeId;
 use clap::Subcommand;
 
 use super::OutputArgs;
-use crate::cli::member;
+use crate::cli::{address, member};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct MemberArgs {
@@ -26,7 +26,7 @@ pub(crate) enum MemberCommand {
     /// Add a peer as a learner, and print the id that it is to be started with
     Add {
         /// Of its gRPC, http://host:port
-        #[arg(value_parser = member::address)]
+        #[arg(value_parser = address::address)]
         address: String,
         #[command(flatten)]
         consent: Consent,
