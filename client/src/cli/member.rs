@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use atelier_client::{Client, Member, NodeId, Replacement};
+use atelier_client::{Client, Member, NodeId, Replacement, Role};
 
-use super::address::{address, split};
+use super::address::{Place, address, split};
 use super::args::{Consent, MemberCommand, PATIENCE_WAIT, StaleArgs};
 use super::failure::{Exit, Failure};
 use super::json::{Body, Document, MemberView};
@@ -39,8 +39,10 @@ pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exi
             return drain::label(context, &client, find(node)?, labels).await;
         }
         MemberCommand::Replace { node, by, consent } => {
-            let comes = by.learner().map(find).transpose()?;
-            let change = Change::replace(&members, find(node)?, comes);
+            let leaves = find(node)?;
+            let comes = by.known(&members).transpose()?;
+            check_newcomer(leaves, comes)?;
+            let change = Change::replace(&members, leaves, comes);
             return replace(context, &client, &change, &by, &consent).await;
         }
         MemberCommand::Add { address, consent } => (Change::add(&members, &address), consent),
@@ -76,6 +78,26 @@ fn find(members: &[Member], node: NodeId) -> Result<&Member, Failure> {
         Failure::new(Exit::NotFound, format!("there is no member {node}"))
             .hint("`atelier member list` shows who there is")
     })
+}
+
+/// Refuses whoever cannot take a member's place, in a dry run as well.
+fn check_newcomer(leaves: &Member, comes: Option<&Member>) -> Result<(), Failure> {
+    let Some(comes) = comes else { return Ok(()) };
+    let node = comes.node;
+    if node == leaves.node {
+        let what = format!("member {node} cannot take its own place");
+        return Err(Failure::new(Exit::Usage, what)
+            .why([format!("member {node} is at {}", leaves.address)])
+            .hint("name another peer's address, or the id of a learner, with --by"));
+    }
+    if comes.role == Role::Voter {
+        let leaves = leaves.node;
+        let what = format!("member {node} votes already, and cannot take the place of {leaves}");
+        return Err(Failure::new(Exit::Conflict, what)
+            .hint(format!("to have one voter less: atelier member remove {leaves}"))
+            .hint("name another peer's address, or the id of a learner, with --by"));
+    }
+    Ok(())
 }
 
 /// Shows what the change does to the quorum, refuses what must not be, asks. Returns whether to go
@@ -158,7 +180,8 @@ async fn replace(
         Newcomer::Learner(node) => *node,
         Newcomer::Address(address) => {
             let known = client.members().await?;
-            let known = known.iter().find(|member| member.address == *address);
+            let place = Place::of(address);
+            let known = known.iter().find(|member| Place::of(&member.address) == place);
             let node = match known {
                 Some(member) => member.node,
                 None => client.add_member(address).await?.node,
@@ -212,10 +235,14 @@ pub(super) enum Newcomer {
 }
 
 impl Newcomer {
-    const fn learner(&self) -> Option<NodeId> {
+    /// The member that it is already; an id must be one's, an address may be nobody's yet.
+    fn known<'a>(&self, members: &'a [Member]) -> Option<Result<&'a Member, Failure>> {
         match self {
-            Self::Learner(node) => Some(*node),
-            Self::Address(_) => None,
+            Self::Learner(node) => Some(find(members, *node)),
+            Self::Address(address) => {
+                let place = Place::of(address);
+                members.iter().find(|member| Place::of(&member.address) == place).map(Ok)
+            }
         }
     }
 }

@@ -215,6 +215,24 @@ fn contexts_name_clusters_and_shells_get_completions() {
 }
 
 #[test]
+fn nobody_takes_its_own_place_or_that_of_another_voter() {
+    let (_world, peers) = cluster(3);
+    let own = peers[2].address.clone();
+    for (by, expected, says) in [
+        ("3", 2, "member 3 cannot take its own place"),
+        (own.as_str(), 2, "member 3 cannot take its own place"),
+        ("2", 4, "member 2 votes already"),
+        (peers[1].address.as_str(), 4, "member 2 votes already"),
+    ] {
+        for more in ["--dry-run", "--yes"] {
+            let output = run(&peers[0], &["member", "replace", "3", "--by", by, more]);
+            assert_eq!(code(&output), expected, "{by} {more}: {}", told(&output));
+            assert!(stderr(&output).contains(says), "{}", stderr(&output));
+        }
+    }
+    assert!(peers[0].calls("add_member").is_empty() && peers[0].calls("replace_member").is_empty());
+}
+#[test]
 fn peers_that_would_be_one_or_take_one_port_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let init = |peers: [&str; 3]| {
