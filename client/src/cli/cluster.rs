@@ -96,7 +96,11 @@ fn print(context: &Context, view: &VerifyView, exit: Exit) -> Result<(), Failure
 
 async fn transfer(context: &Context, to: Option<NodeId>) -> Result<Exit, Failure> {
     let client = context.client(PATIENCE_CHANGE)?;
-    let before = client.status().await?.leader;
+    let members = client.members().await?;
+    let before = members.iter().find(|member| member.leader).map(|member| member.node);
+    if to.is_some() && to == before && !context.output.is_json() {
+        note(&format!("member {} leads already", dash(to)));
+    }
     let start = Instant::now();
     let leader = client.transfer_leader(to).await?;
     let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);

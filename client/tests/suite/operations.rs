@@ -61,11 +61,11 @@ fn operations_are_told_as_recorded() {
 fn operations_are_told_in_json() {
     let (_world, peers) = cluster(2);
     let calls: [(&str, &[&str]); 5] = [
+        ("cluster-status", &["cluster", "status"]),
         ("verify", &["cluster", "verify"]),
         ("snapshots", &["cluster", "snapshot"]),
         ("member-drained", &["member", "drain", "2"]),
         ("member-demote-dry-run", &["member", "demote", "2", "--dry-run", "--accept-two-voters"]),
-        ("cluster-status", &["cluster", "status"]),
     ];
     for (name, args) in calls {
         let output = run(&peers[0], &[args, &["-o", "json"]].concat());
@@ -231,6 +231,30 @@ fn nobody_takes_its_own_place_or_that_of_another_voter() {
         }
     }
     assert!(peers[0].calls("add_member").is_empty() && peers[0].calls("replace_member").is_empty());
+}
+
+#[test]
+fn a_label_that_would_steer_a_terminal_is_refused_escaped() {
+    let (_world, peers) = cluster(1);
+    for label in ["zone=\u{1b}[2Ja", "zo\nne=a", "zone=\u{9b}2J", "zone\u{7f}-"] {
+        let output = run(&peers[0], &["member", "label", "1", "rack=b", label]);
+        let text = stderr(&output);
+        assert_eq!(code(&output), 2, "{text}");
+        assert!(text.contains(&format!("{label:?}")), "{text:?}");
+    }
+    assert!(peers[0].calls("set_member").is_empty(), "nor is the sound label set");
+}
+
+#[test]
+fn what_a_member_is_already_is_not_written_again() {
+    let (_world, peers) = cluster(2);
+    let ended = |args: &[&str]| run(&peers[0], args);
+    let output = ended(&["member", "resume", "2"]);
+    assert!(stdout(&output).contains("member 2 does not drain"), "{}", told(&output));
+    for _ in 0..2 {
+        assert_eq!(code(&ended(&["member", "drain", "2"])), 0);
+    }
+    assert_eq!(peers[0].calls("set_member"), ["2 Some(true) {} []"]);
 }
 #[test]
 fn peers_that_would_be_one_or_take_one_port_are_refused() {

@@ -581,6 +581,7 @@ impl Atelier for Service {
         let mut changed = member(node, "http://127.0.0.1:1");
         changed.draining = draining == Some(true);
         changed.labels = labels_set;
+        lock(&self.world).drain(node, draining);
         Ok(Response::new(changed))
     }
 

@@ -89,6 +89,11 @@ impl Settings {
 }
 
 impl World {
+    pub(super) fn drain(&mut self, node: u64, draining: Option<bool>) {
+        let known = self.members.iter_mut().filter(|member| member.node == node);
+        known.for_each(|member| member.draining = draining.unwrap_or(member.draining));
+    }
+
     /// Retries under the id that follows.
     pub(super) fn retry(&mut self, id: &str) -> Result<wire::SubmitReply, Status> {
         let failed = self.jobs.get(id).ok_or_else(|| Status::not_found(format!("no job {id}")))?;
