@@ -30,7 +30,33 @@ pub(super) async fn carry_out(
         .iter()
         .map(|assignment| read(&settings, assignment))
         .collect::<Result<_, _>>()?;
+    check_version(&settings, args)?;
+    if changes.iter().all(|change| holds(&settings, change)) {
+        note("nothing was changed: it is so already");
+        return report(context, settings.version, &[], args.dry_run);
+    }
     submit(context, client, &settings, &changes, args).await
+}
+
+/// Whether a change would leave a setting as it is, up to whether it was set at all.
+fn holds(settings: &Settings, change: &SettingChange) -> bool {
+    let known = find(settings, &change.key);
+    let set = known.filter(|setting| setting.version.is_some());
+    match change.value {
+        None => set.is_none(),
+        Some(value) => set.is_some_and(|setting| setting.value == value),
+    }
+}
+
+/// Refuses to change settings that are not those that the caller expects; returns their version.
+pub(super) fn check_version(settings: &Settings, args: &ChangeArgs) -> Result<u64, Failure> {
+    let expected = args.expect_version.unwrap_or(settings.version);
+    if expected == settings.version {
+        return Ok(expected);
+    }
+    let what = format!("the settings have version {}, not {expected}", settings.version);
+    Err(Failure::new(Exit::Conflict, what)
+        .hint("`atelier config history` shows who changed what; look, then repeat the command"))
 }
 
 /// Proposes changes against settings that were read, and shows what changed.
@@ -41,14 +67,7 @@ pub(super) async fn submit(
     changes: &[SettingChange],
     args: &ChangeArgs,
 ) -> Result<Exit, Failure> {
-    let expected = args.expect_version.unwrap_or(settings.version);
-    if expected != settings.version {
-        return Err(Failure::new(
-            Exit::Conflict,
-            format!("the settings have version {}, not {expected}", settings.version),
-        )
-        .hint("`atelier config history` shows who changed what; look, then repeat the command"));
-    }
+    let expected = check_version(settings, args)?;
     let differences: Vec<_> = changes.iter().map(|change| difference(settings, change)).collect();
     if args.dry_run {
         note("dry run: nothing was changed");
@@ -59,7 +78,8 @@ pub(super) async fn submit(
     report(context, after.version, &differences, false)
 }
 
-fn report(
+/// Tells what changed, or would.
+pub(super) fn report(
     context: &Context,
     settings_version: u64,
     differences: &[SettingDifference],
@@ -69,6 +89,9 @@ fn report(
         let changes = differences.to_vec();
         let body = Body::SettingsChange { settings_version, dry_run, changes };
         context.output.document(&Document::from(body))?;
+        return Ok(Exit::Ok);
+    }
+    if differences.is_empty() {
         return Ok(Exit::Ok);
     }
     table(context, differences)?;

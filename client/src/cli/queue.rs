@@ -1,12 +1,12 @@
 //! `atelier queue`: how full it is, who fills it, whether it runs, how far it may fill.
 
-use atelier_client::{Client, QueueStats};
+use atelier_client::{Author, Client, QueueStats, SettingValue, SettingsVersion};
 
 use super::args::{Assignment, ChangeArgs, QueueCommand};
-use super::change::{carry_out, cells};
+use super::change::{carry_out, cells, check_version, find, report};
 use super::failure::{Exit, Failure};
 use super::json::{Body, Document, QueueView, SettingView};
-use super::output::dash;
+use super::output::{Output, dash, note};
 use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE};
 
 const PAUSED: &str = "queue.paused";
@@ -15,10 +15,8 @@ const QUEUE_PREFIX: &str = "queue.";
 pub(super) async fn run(context: &Context, command: QueueCommand) -> Result<Exit, Failure> {
     match command {
         QueueCommand::Stats => stats(context).await,
-        QueueCommand::Pause(change) => set(context, &[(PAUSED, "true".to_owned())], &change).await,
-        QueueCommand::Resume(change) => {
-            set(context, &[(PAUSED, "false".to_owned())], &change).await
-        }
+        QueueCommand::Pause(change) => switch(context, true, &change).await,
+        QueueCommand::Resume(change) => switch(context, false, &change).await,
         QueueCommand::Limits { jobs_max, tenant_jobs_max, weight, change } => {
             let mut wanted = Vec::new();
             wanted.extend(jobs_max.map(|n| ("queue.jobs_max".to_owned(), n)));
@@ -33,6 +31,50 @@ pub(super) async fn run(context: &Context, command: QueueCommand) -> Result<Exit
             set(context, &wanted, &change).await
         }
     }
+}
+
+/// Pauses the queue, or resumes it; where it is so already nothing is written.
+async fn switch(context: &Context, pause: bool, change: &ChangeArgs) -> Result<Exit, Failure> {
+    let client = context.client(PATIENCE_CHANGE)?;
+    let settings = client.settings().await?;
+    let paused = find(&settings, PAUSED).map(|setting| setting.value);
+    if paused != Some(SettingValue::Flag(pause)) {
+        return set(context, &[(PAUSED, pause.to_string())], change).await;
+    }
+    check_version(&settings, change)?;
+    note(&match pause {
+        true => format!("the queue is paused already{}", since(context, &client).await),
+        false => "the queue is not paused; nothing was changed".to_owned(),
+    });
+    report(context, settings.version, &[], change.dry_run)
+}
+
+/// When it was paused, by whom and why, as far as the history goes back.
+async fn since(context: &Context, client: &Client) -> String {
+    let history = client.settings_history().await.unwrap_or_default();
+    let words = paused_by(&history).map(|author| authored(context.output, author));
+    words.map(|words| format!(", {words}")).unwrap_or_default()
+}
+
+/// Whose change paused the queue.
+pub(super) fn paused_by(history: &[SettingsVersion]) -> Option<&Author> {
+    let pauses = |version: &&SettingsVersion| {
+        let mut after = version.after.iter();
+        after.any(|change| change.key == PAUSED && change.value == Some(SettingValue::Flag(true)))
+    };
+    history.iter().find(pauses).map(|version| &version.author)
+}
+
+/// Since when, by whom and why.
+pub(super) fn authored(output: Output, author: &Author) -> String {
+    let mut words = format!("since {}", output.moment(author.at_ms));
+    if !author.who.is_empty() {
+        words += &format!(" by {}", author.who);
+    }
+    if !author.why.is_empty() {
+        words += &format!(": {}", author.why);
+    }
+    words
 }
 
 async fn set(

@@ -165,6 +165,34 @@ fn a_purge_says_of_each_job_why_it_is_left() {
     assert_eq!((&told["jobs"], &told["not_purged"][0]["job"]), (&1.into(), &other.into()));
     assert!(!lock(&world).jobs.contains_key(JOB));
 }
+
+#[test]
+fn what_is_so_already_is_not_written_again() {
+    let (_world, peers) = cluster(1);
+    let writes = || peers[0].calls("set_settings").len();
+    let resumed = run_as(&peers[0], &["queue", "resume"]);
+    ok(&resumed);
+    assert!(stderr(&resumed).contains("the queue is not paused"), "{}", stderr(&resumed));
+    assert_eq!(writes(), 0);
+    ok(&run_as(&peers[0], &["queue", "pause", "--reason", "maintenance"]));
+    assert_eq!(writes(), 1);
+    let paused = run_as(&peers[0], &["queue", "pause"]);
+    ok(&paused);
+    let words = "the queue is paused already, since 2026-11-21T19:49:30.000Z by ada: maintenance";
+    assert!(stderr(&paused).contains(words), "{}", stderr(&paused));
+    ok(&run_as(&peers[0], &["config", "set", "queue.paused=true"]));
+    ok(&run_as(&peers[0], &["config", "set", "jobs.attempts_max=default"]));
+    let json = ok(&run_as(&peers[0], &["queue", "pause", "-o", "json"]));
+    let told: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(told["changes"], serde_json::json!([]));
+    assert_eq!(writes(), 1);
+    let stale = run_as(&peers[0], &["queue", "pause", "--expect-version", "7"]);
+    assert_eq!(code(&stale), 4, "{}", stderr(&stale));
+    // A default that is set becomes a choice, which later defaults do not change.
+    ok(&run_as(&peers[0], &["config", "set", "jobs.attempts_max=3"]));
+    assert_eq!(writes(), 2);
+}
+
 #[test]
 fn settings_are_typed_and_compared_before_they_are_set() {
     let (_world, peers) = cluster(1);
