@@ -256,6 +256,63 @@ fn what_a_member_is_already_is_not_written_again() {
     }
     assert_eq!(peers[0].calls("set_member"), ["2 Some(true) {} []"]);
 }
+
+#[test]
+fn a_paused_queue_is_told_with_who_paused_it_and_what_resumes_it() {
+    let (_world, peers) = cluster(1);
+    let mut pause = atelier(&["queue", "pause", "--reason", "new disks"]);
+    let pause = pause.env("ATELIER_ENDPOINTS", &peers[0].address).env("USER", "ada");
+    assert_eq!(code(&pause.output().unwrap()), 0);
+    let output = run(&peers[0], &["doctor"]);
+    assert_eq!(code(&output), 1, "{}", told(&output));
+    let found = "warn\tcluster\tqueue\tpaused since 2026-11-21T19:49:30.000Z by ada: new disks\t";
+    assert!(stdout(&output).contains(found), "{}", stdout(&output));
+    assert!(stdout(&output).contains("`atelier queue resume`"), "{}", stdout(&output));
+}
+
+#[test]
+fn a_bundle_without_a_place_is_refused_before_anybody_is_examined() {
+    let (_world, peers) = cluster(1);
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("absent/support.tar");
+    let packed = directory.path().join("support.tar.gz");
+    for (path, expected, says) in [
+        (missing.to_str().unwrap(), 2, "hint: make it: mkdir -p"),
+        (packed.to_str().unwrap(), 2, "ends in .tar instead of .gz"),
+        (directory.path().to_str().unwrap(), 2, "it is a directory"),
+        // Nobody makes files there, not even root.
+        ("/proc/support.tar", 1, "the bundle was not written to /proc/support.tar"),
+    ] {
+        let output = run(&peers[0], &["doctor", "--bundle", path]);
+        assert_eq!(code(&output), expected, "{}", told(&output));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+    assert!(peers[0].calls("examine").is_empty());
+}
+
+#[test]
+fn findings_are_told_though_the_bundle_cannot_be_written() {
+    let (_world, peers) = cluster(1);
+    let directory = tempfile::tempdir().unwrap();
+    // A place that is a directory by the time the bundle is to be put there.
+    let place = directory.path().join("support.tar");
+    peers[0].script("examine", Act::Hang);
+    let mut doctor = atelier(&["doctor", "--timeout", "2s", "--bundle", place.to_str().unwrap()]);
+    doctor.env("ATELIER_ENDPOINTS", &peers[0].address);
+    doctor.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let doctor = doctor.spawn().unwrap();
+    let begun = std::time::Instant::now();
+    while peers[0].calls("examine").is_empty() {
+        assert!(begun.elapsed().as_secs() < 20, "nobody was examined");
+        std::thread::yield_now();
+    }
+    std::fs::create_dir(&place).unwrap();
+    let output = doctor.wait_with_output().unwrap();
+    assert_eq!(code(&output), 1, "{}", told(&output));
+    assert!(stdout(&output).contains("fail\tnode 1\tanswers"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("the bundle was not written to"), "{}", stderr(&output));
+}
+
 #[test]
 fn peers_that_would_be_one_or_take_one_port_are_refused() {
     let directory = tempfile::tempdir().unwrap();

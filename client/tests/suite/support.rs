@@ -422,6 +422,7 @@ impl Atelier for Service {
         self.enter("status", "").await?;
         // One lock at a time: a second one in the same expression would wait for the first.
         let leaderless = lock(&self.world).leaderless;
+        let paused = lock(&self.world).settings.paused();
         Ok(Response::new(wire::StatusReply {
             node: self.node,
             leader: u64::from(!leaderless),
@@ -437,7 +438,7 @@ impl Atelier for Service {
             members: lock(&self.world).members.clone(),
             features: 2,
             settings_version: 0,
-            paused: false,
+            paused,
             cluster: "studio".into(),
         }))
     }

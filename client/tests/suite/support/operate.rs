@@ -78,6 +78,11 @@ impl Settings {
         wire::SettingsHistoryReply { versions: self.history.clone() }
     }
 
+    pub(super) fn paused(&self) -> bool {
+        let paused = value(wire::setting_value::Value::Flag(true));
+        self.values.get("queue.paused").map(|(value, _)| *value) == paused
+    }
+
     pub(super) fn trail(&self) -> wire::TrailReply {
         let record = |version: &wire::SettingsVersion| wire::TrailRecord {
             log_index: 10 + version.version,
@@ -115,7 +120,6 @@ impl World {
     }
 
     pub(super) fn queue_stats(&self) -> wire::QueueStatsReply {
-        let paused = value(wire::setting_value::Value::Flag(true));
         let tenant = |tenant: &str, queued, weight| wire::TenantStats {
             tenant: tenant.to_owned(),
             queued,
@@ -132,7 +136,7 @@ impl World {
             failed: 3,
             cancelled: 1,
             forgotten: 40,
-            paused: self.settings.values.get("queue.paused").map(|(value, _)| *value) == paused,
+            paused: self.settings.paused(),
             priorities: vec![priority(4, 3, 1_795_290_563_000), priority(9, 2, 0)],
             tenants: vec![tenant("default", 4, 1), tenant("studio", 1, 10)],
             jobs_max: 100_000,
