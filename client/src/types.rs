@@ -440,6 +440,27 @@ pub struct Member {
     pub features: u32,
 }
 
+/// A voter that is well.
+#[cfg(test)]
+pub(crate) fn member_for_tests(node: NodeId) -> Member {
+    Member {
+        node,
+        address: format!("http://peer-{node}:7861"),
+        role: Role::Voter,
+        leader: false,
+        alive: true,
+        slots: 1,
+        leases: 0,
+        engine: String::new(),
+        model: String::new(),
+        matched_index: None,
+        witness: false,
+        draining: false,
+        labels: BTreeMap::new(),
+        features: 0,
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::args::DoctorArgs;
 use super::cluster::reason;
+use super::explain::where_to_look;
 use super::failure::{Exit, Failure};
 use super::generate::check_output;
 use super::json::{self, Body, CheckView, DoctorView, Document};
@@ -42,13 +43,13 @@ struct Visit {
 pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<Exit, Failure> {
     // Before the peers are examined, which takes its time.
     let bundle = args.bundle.as_deref().map(Bundle::begin).transpose()?;
-    let client = context.client(PATIENCE_ASK)?;
+    let client = context.any_client(PATIENCE_ASK)?;
     let survey = client.survey().await;
     if survey.statuses().next().is_none() {
         let why = survey.answers.iter().filter_map(|one| one.status.as_ref().err());
         return Err(Failure::new(Exit::Usage, "no peer answers, so there is nothing to examine")
             .why(why.map(ToString::to_string).collect::<Vec<_>>())
-            .hint("start the peers, or name others with --endpoints URL,…"));
+            .hints(where_to_look(context)));
     }
     let visits = join_all(survey.members.iter().map(|member| visit(context, member))).await;
     let paused = paused(context, &client, &survey).await;

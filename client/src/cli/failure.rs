@@ -37,12 +37,14 @@ pub(super) struct Failure {
     pub(super) why: Vec<String>,
     pub(super) hints: Vec<String>,
     pub(super) leader: Option<String>,
+    /// No peer could serve the command: how the cluster stands says why, and what to do.
+    pub(super) unserved: bool,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, what: impl Into<String>) -> Self {
         let (why, hints) = (Vec::new(), Vec::new());
-        Self { exit, what: what.into(), why, hints, leader: None }
+        Self { exit, what: what.into(), why, hints, leader: None, unserved: false }
     }
 
     pub(super) fn why(mut self, why: impl IntoIterator<Item = String>) -> Self {
@@ -57,6 +59,11 @@ impl Failure {
     pub(super) fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
         self.hints.extend(hints);
         self
+    }
+
+    /// Says that how the cluster stands is to be told with it.
+    fn unserved(self) -> Self {
+        Self { unserved: true, ..self }
     }
 
     /// Tells it on standard error.
@@ -121,10 +128,13 @@ impl From<Error> for Failure {
                 Self::new(Exit::Unavailable, what).hint(hint)
             }
             Error::Unavailable { tried, .. } => {
-                Self::new(Exit::Unavailable, "no endpoint could answer")
+                Self::new(Exit::Unavailable, "no endpoint could serve this, and nothing was done")
                     .why(lines(tried))
-                    .hint("name other peers with --endpoints URL,… or ATELIER_ENDPOINTS")
-                    .hint("`atelier status` asks each peer; `atelier demo` starts a cluster here")
+                    .unserved()
+            }
+            Error::NoLeader { tried, .. } => {
+                let what = "no leader with a quorum was found, and nothing was done";
+                Self::new(Exit::Unavailable, what).why(lines(tried)).unserved()
             }
             Error::Deadline { tried } => {
                 Self::new(Exit::Timeout, "no answer within the time allowed")

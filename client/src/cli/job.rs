@@ -10,6 +10,7 @@ use super::generate::{check_output, deliver};
 use super::json::{Body, Document, JobView};
 use super::output::{Output, dash, note, short};
 use super::progress::Progress;
+use super::reader::Reader;
 use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, letters, submit};
 
 /// A prompt in a list is cut to this.
@@ -20,10 +21,19 @@ pub(super) async fn run(context: &Context, command: JobCommand) -> Result<Exit, 
         JobCommand::Submit(args) => submit::run(context, args).await,
         JobCommand::Retry(args) => letters::retry(context, args).await,
         JobCommand::Purge(args) => letters::purge(context, args).await,
-        JobCommand::List { phase, limit } => list(context, phase, limit).await,
-        JobCommand::Show { id } => {
-            let job = context.client(PATIENCE_ASK)?.job(id).await?;
-            show(context, &job)
+        JobCommand::List { phase, limit, stale } => {
+            list(context, &Reader::new(context, stale).await?, phase, limit).await
+        }
+        JobCommand::Show { id, stale } => {
+            let reader = Reader::new(context, stale).await?;
+            let job = reader.client.job(id).await?;
+            if context.output.is_json() {
+                reader.document(context, Body::Job { job: (&job).into() })?;
+                return Ok(Exit::Ok);
+            }
+            show(context, &job)?;
+            reader.told();
+            Ok(Exit::Ok)
         }
         JobCommand::Watch { id } => watch(context, id).await,
         JobCommand::Fetch { id, to } => fetch(context, id, to).await,
@@ -31,13 +41,18 @@ pub(super) async fn run(context: &Context, command: JobCommand) -> Result<Exit, 
     }
 }
 
-async fn list(context: &Context, phases: Vec<PhaseArg>, limit: u32) -> Result<Exit, Failure> {
+async fn list(
+    context: &Context,
+    reader: &Reader,
+    phases: Vec<PhaseArg>,
+    limit: u32,
+) -> Result<Exit, Failure> {
     let phases: Vec<Phase> = phases.into_iter().map(Phase::from).collect();
-    let page = context.client(PATIENCE_ASK)?.jobs(&phases, limit).await?;
+    let page = reader.client.jobs(&phases, limit).await?;
     if context.output.is_json() {
         let jobs = page.jobs.iter().map(JobView::from).collect();
         let body = Body::Jobs { jobs, total: page.total };
-        context.output.document(&Document::from(body))?;
+        reader.document(context, body)?;
         return Ok(Exit::Ok);
     }
     let rows: Vec<_> = page.jobs.iter().map(|job| row(context.output, job)).collect();
@@ -46,6 +61,7 @@ async fn list(context: &Context, phases: Vec<PhaseArg>, limit: u32) -> Result<Ex
     if page.total > rows.len() as u64 {
         note(&format!("{} of {}; see more with --limit", rows.len(), page.total));
     }
+    reader.told();
     Ok(Exit::Ok)
 }
 

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use atelier_client::{Client, Member, NodeId, Replacement, Role};
 
 use super::address::{Place, address, split};
-use super::args::{Consent, MemberCommand, PATIENCE_WAIT, StaleArgs};
+use super::args::{Consent, MemberCommand, PATIENCE_WAIT};
 use super::failure::{Exit, Failure};
 use super::json::{Body, Document, MemberView};
 use super::output::{dash, note};
 use super::quorum::{Change, ChangeKind};
-use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, change, drain, wait};
+use super::reader::Reader;
+use super::{Context, PATIENCE_CHANGE, change, drain, wait};
 
 const HEADER: [&str; 11] = [
     "id", "address", "role", "leader", "alive", "engine", "model", "slots", "leases", "state",
@@ -18,8 +19,10 @@ const HEADER: [&str; 11] = [
 ];
 
 pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exit, Failure> {
+    if let MemberCommand::List { stale } = command {
+        return list(context, &Reader::new(context, stale).await?).await;
+    }
     let patience = match &command {
-        MemberCommand::List { .. } => PATIENCE_ASK,
         // The newcomer's process may have to be started first.
         MemberCommand::Replace { .. } => PATIENCE_WAIT,
         _ => PATIENCE_CHANGE,
@@ -28,7 +31,8 @@ pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exi
     let members = client.members().await?;
     let find = |node| find(&members, node);
     let (change, consent) = match command {
-        MemberCommand::List { stale } => return list(context, &members, stale),
+        // Told above.
+        MemberCommand::List { .. } => return Ok(Exit::Ok),
         MemberCommand::Drain { node, wait, reason } => {
             return drain::drain(context, &client, find(node)?, wait, reason).await;
         }
@@ -55,20 +59,15 @@ pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exi
     carry_out(context, &client, &change, &consent).await
 }
 
-fn list(context: &Context, members: &[Member], stale: StaleArgs) -> Result<Exit, Failure> {
-    let led = members.iter().any(|member| member.leader);
-    if !led && !stale.stale {
-        return Err(Failure::new(Exit::Unavailable, "no leader is known, so the list may be old")
-            .hint("--stale takes the word of the peer that answers")
-            .hint("`atelier cluster status` asks each peer"));
-    }
+async fn list(context: &Context, reader: &Reader) -> Result<Exit, Failure> {
+    let members = reader.client.members().await?;
     let views = members.iter().map(MemberView::from);
     if context.output.is_json() {
-        let body = Body::Members { members: views.collect() };
-        context.output.document(&Document::from(body))?;
+        reader.document(context, Body::Members { members: views.collect() })?;
     } else {
         let rows: Vec<_> = views.map(|view| view.cells()).collect();
         context.output.table(&HEADER, &rows)?;
+        reader.told();
     }
     Ok(Exit::Ok)
 }

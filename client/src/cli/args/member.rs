@@ -94,7 +94,7 @@ pub(crate) enum MemberCommand {
 /// Whether an answer without a leader will do.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct StaleArgs {
-    /// Take one peer's word where no leader answers: it may be old
+    /// Take one peer's word, whether or not a leader confirms it: it may be old
     #[arg(long)]
     pub(crate) stale: bool,
 }

@@ -94,6 +94,22 @@ impl Settings {
 }
 
 impl World {
+    /// Whether a peer knows no leader.
+    pub(super) fn is_leaderless(&self, node: u64) -> bool {
+        self.leaderless || self.cut_off.contains(&node)
+    }
+
+    /// The members as a peer sees them.
+    pub(super) fn seen_by(&self, node: u64) -> Vec<wire::Member> {
+        let mut members = self.members.clone();
+        if self.cut_off.contains(&node) {
+            for member in &mut members {
+                (member.leader, member.alive) = (false, member.node == node);
+            }
+        }
+        members
+    }
+
     pub(super) fn drain(&mut self, node: u64, draining: Option<bool>) {
         let known = self.members.iter_mut().filter(|member| member.node == node);
         known.for_each(|member| member.draining = draining.unwrap_or(member.draining));
