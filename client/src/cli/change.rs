@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use atelier_client::{Author, Client, Setting, SettingChange, SettingValue, Settings};
+use atelier_client::{Author, Client, Error, Setting, SettingChange, SettingValue, Settings};
 
 use super::Context;
 use super::args::{Assignment, ChangeArgs};
@@ -74,7 +74,12 @@ pub(super) async fn submit(
         return report(context, settings.version, &differences, true);
     }
     let author = Author { who: who(), why: args.reason.clone(), at_ms: 0 };
-    let after = client.set_settings(Some(expected), changes, &author).await?;
+    let after = client.set_settings(Some(expected), changes, &author).await.map_err(|error| {
+        let is_conflict = matches!(error, Error::Conflict { .. });
+        let failure = Failure::from(error);
+        let hint = "`atelier config history` shows who was faster; look, then repeat the command";
+        if is_conflict { failure.hinted([hint.to_owned()]) } else { failure }
+    })?;
     report(context, after.version, &differences, false)
 }
 

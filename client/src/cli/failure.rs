@@ -66,6 +66,11 @@ impl Failure {
         Self { unserved: true, ..self }
     }
 
+    /// With these hints alone: the place knows better than the kind of the error.
+    pub(super) fn hinted(self, hints: impl IntoIterator<Item = String>) -> Self {
+        Self { hints: hints.into_iter().collect(), ..self }
+    }
+
     /// Tells it on standard error.
     pub(super) fn report(&self, format: Format) -> ExitCode {
         let text = match format {
@@ -98,10 +103,28 @@ impl Failure {
     }
 }
 
+/// Where to look whether a change took effect, or why that need not be known.
+fn look(change: &str) -> &'static str {
+    match change {
+        "change the settings" => "look before repeating it: `atelier config history`",
+        "hand the lead over" => "look before repeating it: `atelier cluster status`",
+        "cancel the job" | "retry the job" | "purge jobs" => {
+            "repeat the command: what was done once is not done twice"
+        }
+        "submit the batch" => {
+            "submit it again: a line with a job_id or an idempotency_key is accepted once"
+        }
+        _ => "look before repeating it: `atelier member list`",
+    }
+}
+
 fn color() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !refused
 }
+
+/// What to do about a picture that is lost.
+const NO_COPY: &str = "no peer has a sound copy; generate it again with the same seed";
 
 fn lines(tried: Vec<Tried>) -> impl Iterator<Item = String> {
     tried.into_iter().map(|tried| tried.to_string())
@@ -140,6 +163,7 @@ impl From<Error> for Failure {
                 Self::new(Exit::Timeout, "no answer within the time allowed")
                     .why(lines(tried))
                     .hint("allow more with --timeout")
+                    .hint("`atelier doctor` says which peer does not answer")
             }
             Error::UnknownOutcome { job, tried } => {
                 Self::new(Exit::Timeout, format!("nobody knows whether job {job} was accepted"))
@@ -151,7 +175,7 @@ impl From<Error> for Failure {
                 format!("nobody knows whether the request to {change} took effect"),
             )
             .why(lines(tried))
-            .hint("look before repeating it: `atelier member list`, `atelier job show ID`"),
+            .hint(look(change)),
             Error::Malformed { .. } => Self::new(Exit::Failed, what)
                 .hint("compare `atelier --version` with the version in `atelier status -o json`"),
             Error::Internal { .. } => {
@@ -171,10 +195,12 @@ impl From<ConnectError> for Failure {
 impl From<ArtifactError> for Failure {
     fn from(error: ArtifactError) -> Self {
         match error {
+            ArtifactError::Call(error @ Error::NotFound { .. }) => {
+                Self::from(error).hinted([NO_COPY.to_owned()])
+            }
             ArtifactError::Call(error) => error.into(),
             ArtifactError::Digest { .. } | ArtifactError::Length { .. } => {
-                Self::new(Exit::Failed, error.to_string())
-                    .hint("no peer has a sound copy; generate it again with the same seed")
+                Self::new(Exit::Failed, error.to_string()).hint(NO_COPY)
             }
         }
     }

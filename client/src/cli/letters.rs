@@ -27,7 +27,12 @@ pub(super) async fn retry(context: &Context, args: RetryArgs) -> Result<Exit, Fa
     };
     for (done, id) in ids.iter().enumerate() {
         let accepted = client.retry(*id).await.map_err(|error| {
-            let failure = Failure::from(error);
+            let is_conflict = matches!(error, Error::Conflict { .. });
+            let mut failure = Failure::from(error);
+            if is_conflict {
+                let hint = format!("only a failed job is retried: atelier job show {id}");
+                failure = failure.hinted([hint]);
+            }
             match done {
                 0 => failure,
                 _ => failure.hint(format!("{done} of {} were retried before", ids.len())),

@@ -542,3 +542,15 @@ fn a_job_that_is_cancelled_already_is_cancelled() {
     assert_eq!(code(&output), 4, "{}", stderr(&output));
     assert!(stderr(&output).contains(&format!("atelier job show {JOB}")), "{}", stderr(&output));
 }
+
+#[test]
+fn a_lost_picture_is_not_looked_for_among_jobs() {
+    let (_world, peers) = cluster(1);
+    submit(&peers[0], JOB);
+    let lost = Act::Refuse(Code::NotFound, "no artifact", Vec::new());
+    (0..50).for_each(|_| peers[0].script("get_artifact", lost.clone()));
+    let output = run(&peers[0], &["job", "fetch", JOB, "--timeout", "2s"]);
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+    assert!(stderr(&output).contains("generate it again with the same seed"));
+    assert!(!stderr(&output).contains("atelier job list"), "{}", stderr(&output));
+}
