@@ -27,8 +27,10 @@ const REPEAT_MIN: Duration = Duration::from_millis(20);
 /// What a repeat of the call would mean.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
-    /// Changes nothing.
+    /// Changes nothing, and tells of the cluster.
     Read,
+    /// Changes nothing that the cluster knows of, and tells of the peer that is asked.
+    Local,
     /// Changes something at most once, however often it is repeated.
     Submit(JobId),
     /// The same, for what is no single job; the words say what.
@@ -47,6 +49,8 @@ pub(crate) struct Failure {
     pub(crate) class: Class,
     /// Nobody answered: the connection failed, or the time was up.
     pub(crate) silent: bool,
+    /// The peer answered, and no leader answers the peer.
+    unled: bool,
 }
 
 /// What a failed attempt says about the next one.
@@ -73,7 +77,20 @@ impl Failure {
             leader: text(status, LEADER_KEY),
             class: class_of(status),
             silent: expired || status.source().is_some() || status.code() == Code::DeadlineExceeded,
+            unled: false,
         }
+    }
+
+    /// A peer that no leader answers; `leader` is who should.
+    pub(crate) fn unled(address: &str, why: String, leader: Option<String>) -> Self {
+        let failure = Self::new(address, &Status::unavailable(why));
+        Self { leader, unled: true, ..failure }
+    }
+
+    /// The same of a question before a call: whatever came of it, nothing was done, and another
+    /// endpoint may answer.
+    pub(crate) fn of_a_question(self) -> Self {
+        Self { class: Class::Elsewhere { maybe_done: false }, ..self }
     }
 
     /// An attempt that was not answered within its time.
@@ -173,6 +190,9 @@ pub(crate) struct Budget {
     tried: Vec<Tried>,
     leader: Option<String>,
     maybe_done: bool,
+    /// An endpoint was asked, and no leader answered it.
+    unled: bool,
+    asked_around: bool,
 }
 
 impl Budget {
@@ -187,7 +207,22 @@ impl Budget {
             tried: Vec::new(),
             leader: None,
             maybe_done: false,
+            unled: false,
+            asked_around: false,
         }
+    }
+
+    /// Whether a peer without a leader can do nothing for the call.
+    pub(crate) const fn wants_leader(&self) -> bool {
+        !matches!(self.kind, Kind::Local)
+    }
+
+    /// Whether a peer that could not serve the call is asked who else is there: once a call, and
+    /// only a peer that answered and named nobody.
+    pub(crate) fn asks_around(&mut self, failure: &Failure) -> bool {
+        let elsewhere = matches!(failure.class, Class::Elsewhere { .. });
+        let asks = elsewhere && !failure.silent && !failure.unled && failure.leader.is_none();
+        asks && !std::mem::replace(&mut self.asked_around, true)
     }
 
     /// How long the next attempt may take.
@@ -248,6 +283,7 @@ impl Budget {
 
     fn book(&mut self, failure: &Failure) {
         self.maybe_done |= failure.class == Class::Elsewhere { maybe_done: true };
+        self.unled |= failure.unled;
         if failure.leader.is_some() {
             self.leader.clone_from(&failure.leader);
         }
@@ -275,10 +311,11 @@ impl Budget {
             (_, _, Class::Later { retry_after }) => {
                 Error::Full { message: last.message, retry_after }
             }
-            (Kind::Read, true, _) if last.code == Code::DeadlineExceeded => {
+            (Kind::Read | Kind::Local, true, _) if last.code == Code::DeadlineExceeded => {
                 Error::Deadline { tried }
             }
             (_, _, Class::Final) => last.into_error(),
+            _ if self.unled => Error::NoLeader { tried, leader: self.leader.take() },
             _ => Error::Unavailable { tried, leader: self.leader.take() },
         }
     }

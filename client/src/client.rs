@@ -18,7 +18,7 @@ use crate::error::{ConnectError, Error};
 use crate::gather::{Gatherer, Unsettled};
 use crate::options::Options;
 use crate::pool::{self, Dial, Endpoint, Pool, Scheme};
-use crate::types::{Accepted, Job, JobId, JobPage, Phase, Status, Submission};
+use crate::types::{Accepted, Job, JobId, JobPage, Member, Phase, Status, Submission};
 use crate::wait::Waiter;
 
 /// The generated stub that a call is made on.
@@ -111,6 +111,11 @@ impl Client {
     pub async fn submit(&self, submission: &Submission) -> Result<Accepted, Error> {
         let request = convert::submit_request(submission);
         let mut budget = Budget::new(Kind::Submit(submission.job), self.options(), Instant::now());
+        let send = |mut rpc: Rpc, request| async move { rpc.submit(request).await };
+        if self.options().leader_confirmed {
+            let endpoint = self.choose(Wish::Leader);
+            return convert::accepted(&self.call_from(endpoint, budget, request, send).await?);
+        }
         let first = self.shared.gatherer.submit(self, request.clone());
         let patience = self.options().deadline;
         let unsettled = match timeout(patience, first).await {
@@ -125,7 +130,6 @@ impl Client {
                 self.go_on(&mut budget, failure, endpoint).await?
             }
         };
-        let send = |mut rpc: Rpc, request| async move { rpc.submit(request).await };
         convert::accepted(&self.call_from(endpoint, budget, request, send).await?)
     }
 
@@ -164,23 +168,43 @@ impl Client {
         convert::job_page(reply)
     }
 
-    /// Cancels a job, and returns it as it is then.
+    /// Cancels a job, and returns it as it is then. One that is cancelled already stays so: of
+    /// several callers at the same time all are answered with the cancelled job.
     ///
     /// # Errors
     /// - [`Error::NotFound`]: no such job.
-    /// - [`Error::Conflict`]: it is over already.
+    /// - [`Error::Conflict`]: it succeeded or failed before.
     /// - [`Error::UnknownChange`]: read the job to learn whether it is cancelled.
     ///
     /// # Cancel safety
     /// When dropped the outcome is unknown: read the job.
     pub async fn cancel(&self, job: JobId) -> Result<Job, Error> {
         let request = wire::CancelJobRequest { job_id: job.to_string() };
-        let reply = self
-            .call(Kind::Change("cancel the job"), request, |mut rpc, request| async move {
+        let begun = Instant::now();
+        let cancelled = self
+            .call(Kind::Repeatable("cancel the job"), request, |mut rpc, request| async move {
                 rpc.cancel_job(request).await
             })
-            .await?;
-        convert::job(reply)
+            .await;
+        match cancelled {
+            Ok(reply) => convert::job(reply),
+            Err(conflict @ Error::Conflict { .. }) => {
+                self.ended(job, begun).await.filter(is_cancelled).ok_or(conflict)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A job of which the cluster said that it is over. A peer that lags still shows it running.
+    async fn ended(&self, job: JobId, begun: Instant) -> Option<Job> {
+        while begun.elapsed() < self.options().deadline {
+            let known = self.job(job).await.ok()?;
+            if known.phase.is_terminal() {
+                return Some(known);
+            }
+            sleep(self.options().backoff_min).await;
+        }
+        None
     }
 
     /// Asks the first peer that answers how it is.
@@ -193,7 +217,7 @@ impl Client {
     pub async fn status(&self) -> Result<Status, Error> {
         let request = wire::StatusRequest {};
         let reply = self
-            .call(Kind::Read, request, |mut rpc, request| async move { rpc.status(request).await })
+            .call(Kind::Local, request, |mut rpc, request| async move { rpc.status(request).await })
             .await?;
         convert::status(reply)
     }
@@ -226,7 +250,10 @@ impl Client {
         F: Future<Output = Result<Response<R>, tonic::Status>>,
     {
         let budget = Budget::new(kind, self.options(), Instant::now());
-        let wish = if matches!(kind, Kind::Read) { Wish::Any } else { Wish::Leader };
+        let wish = match kind {
+            Kind::Read | Kind::Local => Wish::Any,
+            Kind::Submit(_) | Kind::Repeatable(_) | Kind::Change(_) => Wish::Leader,
+        };
         self.call_from(self.choose(wish), budget, message, send).await
     }
 
@@ -243,6 +270,7 @@ impl Client {
         F: Future<Output = Result<Response<R>, tonic::Status>>,
     {
         loop {
+            endpoint = self.confirmed(endpoint, &mut budget).await?;
             let allowed = budget.attempt(Instant::now());
             let failure = match self.attempt(&endpoint, allowed, message.clone(), &send).await {
                 Ok(reply) => return Ok(reply),
@@ -294,6 +322,11 @@ impl Client {
         self.book(&failure);
         let random = self.options().entropy.draw();
         let last = failure.clone();
+        if self.options().learn_members && budget.asks_around(&failure) {
+            let patience = LEARN_TIMEOUT.min(budget.left(Instant::now()));
+            // Best effort: a failure only means that fewer endpoints are known.
+            drop(self.members_of(&endpoint, patience).await);
+        }
         let next = budget.spend(failure, Instant::now(), self.pool().len(), random)?;
         let (Next::Elsewhere { pause, .. } | Next::Here { pause }) = next;
         sleep(pause).await;
@@ -340,9 +373,18 @@ impl Client {
     }
 
     async fn ask_for_members(&self) {
-        let Ok(Ok(members)) = timeout(LEARN_TIMEOUT, self.members()).await else { return };
+        let members = self.members_as(Kind::Local);
+        let Ok(Ok(members)) = timeout(LEARN_TIMEOUT, members).await else { return };
         self.shared.learned.store(true, Ordering::Relaxed);
-        for unseen in self.pool().update(&members) {
+        self.meet(&members);
+    }
+
+    /// Learns who is there, and knocks at those that nobody has seen yet.
+    pub(crate) fn meet(&self, members: &[Member]) {
+        if !self.options().learn_members {
+            return;
+        }
+        for unseen in self.pool().update(members) {
             let mut rpc = Self::rpc(&unseen);
             let client = self.clone();
             tokio::spawn(async move {
@@ -358,4 +400,8 @@ impl Client {
         // One assignment each, so a panic cannot have left it half done.
         self.shared.learn_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_cancelled(job: &Job) -> bool {
+    job.phase == Phase::Cancelled
 }

@@ -99,6 +99,15 @@ pub enum Error {
         /// Who leads, where it is known.
         leader: Option<String>,
     },
+    /// No endpoint is answered by a leader with its quorum, and nothing was sent; only with
+    /// [`crate::Options::leader_confirmed`]. Without it a read takes one peer's word.
+    #[error("no leader confirms what the endpoints have; nothing was done: {}", list(.tried))]
+    NoLeader {
+        /// Every endpoint that was asked.
+        tried: Vec<Tried>,
+        /// Who leads, where it is known.
+        leader: Option<String>,
+    },
     /// A read was not answered in time; nothing was to be changed by it.
     #[error("no answer within the deadline; allow more time, or try again: {}", list(.tried))]
     Deadline {
@@ -149,7 +158,9 @@ impl Error {
     /// The leader's address, where the cluster named it.
     pub fn leader(&self) -> Option<&str> {
         match self {
-            Self::Conflict { leader, .. } | Self::Unavailable { leader, .. } => leader.as_deref(),
+            Self::Conflict { leader, .. }
+            | Self::Unavailable { leader, .. }
+            | Self::NoLeader { leader, .. } => leader.as_deref(),
             _ => None,
         }
     }

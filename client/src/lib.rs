@@ -47,6 +47,7 @@ mod options;
 mod pool;
 mod queue;
 mod settings;
+mod standing;
 mod survey;
 mod types;
 mod wait;

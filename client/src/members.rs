@@ -3,7 +3,7 @@
 use atelier_proto::client::v1 as wire;
 
 use crate::budget::Kind;
-use crate::client::Client;
+use crate::client::{Client, Rpc};
 use crate::convert;
 use crate::error::Error;
 use crate::types::{Member, NodeId};
@@ -17,13 +17,13 @@ impl Client {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn members(&self) -> Result<Vec<Member>, Error> {
+        self.members_as(Kind::Read).await
+    }
+
+    pub(crate) async fn members_as(&self, kind: Kind) -> Result<Vec<Member>, Error> {
         let request = wire::ListMembersRequest {};
-        let reply =
-            self.call(Kind::Read, request, |mut rpc, request| async move {
-                rpc.list_members(request).await
-            })
-            .await?;
-        convert::members(reply.members)
+        let send = |mut rpc: Rpc, request| async move { rpc.list_members(request).await };
+        convert::members(self.call(kind, request, send).await?.members)
     }
 
     /// Adds a learner at an address under a new id; its process is to be started with that id.

@@ -102,7 +102,7 @@ impl Client {
     /// When dropped the snapshot is taken all the same.
     pub async fn take_snapshot(&self) -> Result<Snapshot, Error> {
         let reply = self
-            .call(Kind::Read, wire::TakeSnapshotRequest {}, |mut rpc, request| async move {
+            .call(Kind::Local, wire::TakeSnapshotRequest {}, |mut rpc, request| async move {
                 rpc.take_snapshot(request).await
             })
             .await?;
@@ -137,7 +137,7 @@ impl Client {
     pub async fn digest_at(&self, log_index: u64) -> Result<MarkDigest, Error> {
         let request = wire::DigestAtRequest { log_index };
         let reply =
-            self.call(Kind::Read, request, |mut rpc, request| async move {
+            self.call(Kind::Local, request, |mut rpc, request| async move {
                 rpc.digest_at(request).await
             })
             .await?;
@@ -154,7 +154,7 @@ impl Client {
     /// Changes nothing.
     pub async fn examine(&self) -> Result<Examination, Error> {
         let reply = self
-            .call(Kind::Read, wire::ExamineRequest {}, |mut rpc, request| async move {
+            .call(Kind::Local, wire::ExamineRequest {}, |mut rpc, request| async move {
                 rpc.examine(request).await
             })
             .await?;

@@ -36,6 +36,13 @@ pub struct Options {
     /// Whether a client asks the peers who else is there and who leads: then it outlives the
     /// endpoints that it was given, and sends to the leader what goes through the log. Yes.
     pub learn_members: bool,
+    /// Whether a call goes only to a peer that a leader with its quorum answers. No. A peer that is
+    /// cut off, or was removed and runs on, else tells reads what it has, however old, and holds
+    /// changes until their time is over. Costs a question before each call, answered from memory:
+    /// for operators and tools, not for a service. Where no endpoint is answered by a leader the
+    /// error is [`crate::Error::NoLeader`], and nothing was sent. Watches and waits are not bound
+    /// by it.
+    pub leader_confirmed: bool,
     /// Where the caller stands: a call that any peer answers as well goes to one whose label
     /// `region` is this, as long as one answers. `None`, the default, has no preference, and so
     /// has a region of which there is no member. Known from the members, so from the second call
@@ -62,6 +69,7 @@ impl Default for Options {
             keep_alive_interval: Duration::from_secs(2),
             keep_alive_timeout: Duration::from_secs(2),
             learn_members: true,
+            leader_confirmed: false,
             region: None,
             tls: None,
             entropy: Entropy::os(),

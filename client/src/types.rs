@@ -54,14 +54,46 @@ impl FromStr for JobId {
     type Err = ParseJobIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ulid::from_string(text).map(Self).map_err(|_| ParseJobIdError(text.to_owned()))
+        let wrong = |why| ParseJobIdError { text: text.to_owned(), why };
+        let id = Ulid::from_string(text).map_err(|error| match error {
+            ulid::DecodeError::InvalidLength if text.is_ascii() => {
+                wrong(Misread::Length(text.len()))
+            }
+            _ => wrong(Misread::Character),
+        })?;
+        // The crate drops the two bits above 128 without a word; two texts would name one job.
+        if text.as_bytes()[0] > b'7' {
+            return Err(wrong(Misread::Overflow));
+        }
+        if id.0 == 0 {
+            return Err(wrong(Misread::Zero));
+        }
+        Ok(Self(id))
     }
 }
 
 /// The text is not a job id.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a job id; expected 26 characters such as 01K9ZJ4Q4Y8V0N5T2M7R3X6B1C")]
-pub struct ParseJobIdError(String);
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is not a job id: {why}; expected 26 characters such as 01K9ZJ4Q4Y8V0N5T2M7R3X6B1C"
+)]
+pub struct ParseJobIdError {
+    text: String,
+    why: Misread,
+}
+
+/// What is wrong with a text that should be a job id.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Misread {
+    #[error("it has {0} characters")]
+    Length(usize),
+    #[error("it has others than digits and the letters A to Z without I, L, O and U")]
+    Character,
+    #[error("it is above the greatest one, which begins with 7")]
+    Overflow,
+    #[error("zero is no job")]
+    Zero,
+}
 
 /// Parameters of a picture. A zero leaves the choice to the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -406,4 +438,50 @@ pub struct Member {
     pub labels: BTreeMap<String, String>,
     /// The highest feature level that its process understands; 0 where not known.
     pub features: u32,
+}
+
+/// A voter that is well.
+#[cfg(test)]
+pub(crate) fn member_for_tests(node: NodeId) -> Member {
+    Member {
+        node,
+        address: format!("http://peer-{node}:7861"),
+        role: Role::Voter,
+        leader: false,
+        alive: true,
+        slots: 1,
+        leases: 0,
+        engine: String::new(),
+        model: String::new(),
+        matched_index: None,
+        witness: false,
+        draining: false,
+        labels: BTreeMap::new(),
+        features: 0,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_would_lose_bits_is_refused_with_what_came() {
+        let greatest = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ";
+        assert_eq!(greatest.parse::<JobId>().unwrap().to_string(), greatest);
+        assert_eq!(greatest.to_lowercase().parse::<JobId>().unwrap().to_string(), greatest);
+        for (text, why) in [
+            ("ZZZZZZZZZZZZZZZZZZZZZZZZZZ", "above the greatest one, which begins with 7"),
+            ("80000000000000000000000000", "above the greatest one, which begins with 7"),
+            ("00000000000000000000000000", "zero is no job"),
+            ("01K9ZJ4Q4Y8V0N5T2M7R3X6B1", "it has 25 characters"),
+            ("01K9ZJ4Q4Y8V0N5T2M7R3X6B1U", "it has others than digits"),
+            ("", "it has 0 characters"),
+            ("01K9ZJ4Q4Y8V0N5T2M7R3X6B1é", "it has others than digits"),
+        ] {
+            let told = text.parse::<JobId>().unwrap_err().to_string();
+            assert!(told.contains(&format!("{text:?}")) && told.contains(why), "{told}");
+        }
+    }
 }

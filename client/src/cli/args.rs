@@ -210,11 +210,15 @@ pub(super) enum JobCommand {
         /// How many at most
         #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=1000))]
         limit: u32,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
     /// Show one job
     Show {
         /// Its id
         id: JobId,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
     /// Follow a job until it is over; JSON comes line by line
     Watch {

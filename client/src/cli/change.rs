@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use atelier_client::{Author, Client, Setting, SettingChange, SettingValue, Settings};
+use atelier_client::{Author, Client, Error, Setting, SettingChange, SettingValue, Settings};
 
 use super::Context;
 use super::args::{Assignment, ChangeArgs};
@@ -30,7 +30,33 @@ pub(super) async fn carry_out(
         .iter()
         .map(|assignment| read(&settings, assignment))
         .collect::<Result<_, _>>()?;
+    check_version(&settings, args)?;
+    if changes.iter().all(|change| holds(&settings, change)) {
+        note("nothing was changed: it is so already");
+        return report(context, settings.version, &[], args.dry_run);
+    }
     submit(context, client, &settings, &changes, args).await
+}
+
+/// Whether a change would leave a setting as it is, up to whether it was set at all.
+fn holds(settings: &Settings, change: &SettingChange) -> bool {
+    let known = find(settings, &change.key);
+    let set = known.filter(|setting| setting.version.is_some());
+    match change.value {
+        None => set.is_none(),
+        Some(value) => set.is_some_and(|setting| setting.value == value),
+    }
+}
+
+/// Refuses to change settings that are not those that the caller expects; returns their version.
+pub(super) fn check_version(settings: &Settings, args: &ChangeArgs) -> Result<u64, Failure> {
+    let expected = args.expect_version.unwrap_or(settings.version);
+    if expected == settings.version {
+        return Ok(expected);
+    }
+    let what = format!("the settings have version {}, not {expected}", settings.version);
+    Err(Failure::new(Exit::Conflict, what)
+        .hint("`atelier config history` shows who changed what; look, then repeat the command"))
 }
 
 /// Proposes changes against settings that were read, and shows what changed.
@@ -41,25 +67,24 @@ pub(super) async fn submit(
     changes: &[SettingChange],
     args: &ChangeArgs,
 ) -> Result<Exit, Failure> {
-    let expected = args.expect_version.unwrap_or(settings.version);
-    if expected != settings.version {
-        return Err(Failure::new(
-            Exit::Conflict,
-            format!("the settings have version {}, not {expected}", settings.version),
-        )
-        .hint("`atelier config history` shows who changed what; look, then repeat the command"));
-    }
+    let expected = check_version(settings, args)?;
     let differences: Vec<_> = changes.iter().map(|change| difference(settings, change)).collect();
     if args.dry_run {
         note("dry run: nothing was changed");
         return report(context, settings.version, &differences, true);
     }
     let author = Author { who: who(), why: args.reason.clone(), at_ms: 0 };
-    let after = client.set_settings(Some(expected), changes, &author).await?;
+    let after = client.set_settings(Some(expected), changes, &author).await.map_err(|error| {
+        let is_conflict = matches!(error, Error::Conflict { .. });
+        let failure = Failure::from(error);
+        let hint = "`atelier config history` shows who was faster; look, then repeat the command";
+        if is_conflict { failure.hinted([hint.to_owned()]) } else { failure }
+    })?;
     report(context, after.version, &differences, false)
 }
 
-fn report(
+/// Tells what changed, or would.
+pub(super) fn report(
     context: &Context,
     settings_version: u64,
     differences: &[SettingDifference],
@@ -69,6 +94,9 @@ fn report(
         let changes = differences.to_vec();
         let body = Body::SettingsChange { settings_version, dry_run, changes };
         context.output.document(&Document::from(body))?;
+        return Ok(Exit::Ok);
+    }
+    if differences.is_empty() {
         return Ok(Exit::Ok);
     }
     table(context, differences)?;

@@ -96,7 +96,11 @@ fn print(context: &Context, view: &VerifyView, exit: Exit) -> Result<(), Failure
 
 async fn transfer(context: &Context, to: Option<NodeId>) -> Result<Exit, Failure> {
     let client = context.client(PATIENCE_CHANGE)?;
-    let before = client.status().await?.leader;
+    let members = client.members().await?;
+    let before = members.iter().find(|member| member.leader).map(|member| member.node);
+    if to.is_some() && to == before && !context.output.is_json() {
+        note(&format!("member {} leads already", dash(to)));
+    }
     let start = Instant::now();
     let leader = client.transfer_leader(to).await?;
     let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -112,7 +116,8 @@ async fn transfer(context: &Context, to: Option<NodeId>) -> Result<Exit, Failure
 }
 
 async fn snapshot(context: &Context, node: Option<NodeId>) -> Result<Exit, Failure> {
-    let members = context.client(PATIENCE_ASK)?.members().await?;
+    // Each peer's own business: no leader is needed to know whom to ask.
+    let members = context.any_client(PATIENCE_ASK)?.members().await?;
     let chosen: Vec<&Member> =
         members.iter().filter(|member| node.is_none_or(|node| member.node == node)).collect();
     if let (Some(node), true) = (node, chosen.is_empty()) {

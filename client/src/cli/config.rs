@@ -7,28 +7,35 @@ use atelier_client::{Setting, SettingChange, SettingValue, Settings, SettingsVer
 use super::args::{ChangeArgs, ConfigCommand};
 use super::change::{carry_out, cells, find, submit, table};
 use super::failure::{Exit, Failure};
-use super::json::{
-    AuthorView, Body, Document, SettingDifference, SettingView, TrailView, VersionView,
-};
+use super::json::{AuthorView, Body, SettingDifference, SettingView, TrailView, VersionView};
 use super::output::{dash, note};
-use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE};
+use super::reader::Reader;
+use super::{Context, PATIENCE_CHANGE};
 
 pub(super) async fn run(context: &Context, command: ConfigCommand) -> Result<Exit, Failure> {
     match command {
-        ConfigCommand::Get { keys } => get(context, &keys).await,
+        ConfigCommand::Get { keys, stale } => {
+            get(context, &Reader::new(context, stale).await?, &keys).await
+        }
         ConfigCommand::Set { assignments, change } => {
             let client = context.client(PATIENCE_CHANGE)?;
             carry_out(context, &client, &assignments, &change).await
         }
-        ConfigCommand::Diff { from, to } => diff(context, from, to).await,
-        ConfigCommand::History => history(context).await,
+        ConfigCommand::Diff { from, to, stale } => {
+            diff(context, &Reader::new(context, stale).await?, from, to).await
+        }
+        ConfigCommand::History { stale } => {
+            history(context, &Reader::new(context, stale).await?).await
+        }
         ConfigCommand::Undo(change) => undo(context, change).await,
-        ConfigCommand::Trail { limit } => trail(context, limit).await,
+        ConfigCommand::Trail { limit, stale } => {
+            trail(context, &Reader::new(context, stale).await?, limit).await
+        }
     }
 }
 
-async fn get(context: &Context, keys: &[String]) -> Result<Exit, Failure> {
-    let settings = context.client(PATIENCE_ASK)?.settings().await?;
+async fn get(context: &Context, reader: &Reader, keys: &[String]) -> Result<Exit, Failure> {
+    let settings = reader.client.settings().await?;
     let wanted = |key: &String| {
         find(&settings, key).ok_or_else(|| {
             Failure::new(Exit::NotFound, format!("there is no setting {key}"))
@@ -42,26 +49,32 @@ async fn get(context: &Context, keys: &[String]) -> Result<Exit, Failure> {
     if context.output.is_json() {
         let settings_version = settings.version;
         let settings = shown.into_iter().map(SettingView::from).collect();
-        context.output.document(&Document::from(Body::Settings { settings_version, settings }))?;
+        reader.document(context, Body::Settings { settings_version, settings })?;
         return Ok(Exit::Ok);
     }
     if let ([_], [one]) = (keys, shown.as_slice()) {
         context.output.line(&one.value.to_string())?;
+        reader.told();
         return Ok(Exit::Ok);
     }
     let rows: Vec<_> = shown.into_iter().map(cells).collect();
     context.output.table(&["key", "value", "default", "range", "about"], &rows)?;
     note(&format!("version {}", settings.version));
+    reader.told();
     Ok(Exit::Ok)
 }
 
-async fn diff(context: &Context, from: Option<u64>, to: Option<u64>) -> Result<Exit, Failure> {
-    let client = context.client(PATIENCE_ASK)?;
-    let settings = client.settings().await?;
+async fn diff(
+    context: &Context,
+    reader: &Reader,
+    from: Option<u64>,
+    to: Option<u64>,
+) -> Result<Exit, Failure> {
+    let settings = reader.client.settings().await?;
     let differences = match from {
         None => from_defaults(&settings),
         Some(from) => {
-            let history = client.settings_history().await?;
+            let history = reader.client.settings_history().await?;
             between(&settings, &history, from, to.unwrap_or(settings.version))?
         }
     };
@@ -72,10 +85,11 @@ async fn diff(context: &Context, from: Option<u64>, to: Option<u64>) -> Result<E
             to,
             changes: differences,
         };
-        context.output.document(&Document::from(body))?;
+        reader.document(context, body)?;
         return Ok(Exit::Ok);
     }
     table(context, &differences)?;
+    reader.told();
     Ok(Exit::Ok)
 }
 
@@ -131,11 +145,11 @@ fn pairs(
     })
 }
 
-async fn history(context: &Context) -> Result<Exit, Failure> {
-    let history = context.client(PATIENCE_ASK)?.settings_history().await?;
+async fn history(context: &Context, reader: &Reader) -> Result<Exit, Failure> {
+    let history = reader.client.settings_history().await?;
     if context.output.is_json() {
         let versions = history.iter().map(VersionView::from).collect();
-        context.output.document(&Document::from(Body::SettingsHistory { versions }))?;
+        reader.document(context, Body::SettingsHistory { versions })?;
         return Ok(Exit::Ok);
     }
     let mut rows = Vec::new();
@@ -154,6 +168,7 @@ async fn history(context: &Context) -> Result<Exit, Failure> {
     }
     let header = ["version", "when", "who", "key", "before", "after", "why"];
     context.output.table(&header, &rows)?;
+    reader.told();
     Ok(Exit::Ok)
 }
 
@@ -176,11 +191,11 @@ async fn undo(context: &Context, mut change: ChangeArgs) -> Result<Exit, Failure
     submit(context, &client, &settings, &last.before, &change).await
 }
 
-async fn trail(context: &Context, limit: u32) -> Result<Exit, Failure> {
-    let records = context.client(PATIENCE_ASK)?.trail(limit).await?;
+async fn trail(context: &Context, reader: &Reader, limit: u32) -> Result<Exit, Failure> {
+    let records = reader.client.trail(limit).await?;
     if context.output.is_json() {
         let records = records.iter().map(TrailView::from).collect();
-        context.output.document(&Document::from(Body::Trail { records }))?;
+        reader.document(context, Body::Trail { records })?;
         return Ok(Exit::Ok);
     }
     let row = |record: &atelier_client::TrailRecord| {
@@ -196,6 +211,7 @@ async fn trail(context: &Context, limit: u32) -> Result<Exit, Failure> {
     };
     let rows: Vec<_> = records.iter().map(row).collect();
     context.output.table(&["log index", "when", "who", "act", "why"], &rows)?;
+    reader.told();
     Ok(Exit::Ok)
 }
 

@@ -13,7 +13,7 @@ use super::json::{Body, ContextView, Document};
 use super::output::{dash, note};
 
 /// A peer on this machine, started without a word about ports.
-const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:7861";
+pub(super) const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:7861";
 
 /// What the file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -121,7 +121,7 @@ fn list(context: &Context, known: &Contexts) -> Result<Exit, Failure> {
 
 fn check_endpoints(endpoints: &[String]) -> Result<(), Failure> {
     for endpoint in endpoints {
-        super::member::address(endpoint).map_err(|expected| {
+        super::address::address(endpoint).map_err(|expected| {
             Failure::new(Exit::Usage, format!("{endpoint:?} is no endpoint: {expected}"))
         })?;
     }

@@ -4,20 +4,22 @@
 //! others, and what is seen from here: round trips, clocks, versions, models, the arithmetic.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use atelier_client::{Examination, FindingLevel, Member, Status, Survey};
+use atelier_client::{Client, Examination, FindingLevel, Member, Status, Survey};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::args::DoctorArgs;
 use super::cluster::reason;
+use super::explain::where_to_look;
 use super::failure::{Exit, Failure};
+use super::generate::check_output;
 use super::json::{self, Body, CheckView, DoctorView, Document};
 use super::output::{dash, note};
 use super::quorum::{Voters, zone_warning};
-use super::{Context, PATIENCE_ASK};
+use super::{Context, PATIENCE_ASK, files, queue};
 
 /// A peer examines itself within this: it writes to its disk and dials every other one.
 const PATIENCE_EXAMINE: Duration = Duration::from_secs(15);
@@ -25,6 +27,9 @@ const PATIENCE_EXAMINE: Duration = Duration::from_secs(15);
 const SKEW_WARN_MS: u64 = 1_000;
 /// A round trip above this is no machine of the same region.
 const ROUND_TRIP_WARN: Duration = Duration::from_millis(200);
+
+/// Ends of names that promise a packed archive.
+const PACKED: [&str; 7] = ["gz", "tgz", "bz2", "xz", "zst", "zip", "7z"];
 
 /// One peer as it was found from here.
 struct Visit {
@@ -36,15 +41,19 @@ struct Visit {
 }
 
 pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<Exit, Failure> {
-    let survey = context.client(PATIENCE_ASK)?.survey().await;
+    // Before the peers are examined, which takes its time.
+    let bundle = args.bundle.as_deref().map(Bundle::begin).transpose()?;
+    let client = context.any_client(PATIENCE_ASK)?;
+    let survey = client.survey().await;
     if survey.statuses().next().is_none() {
         let why = survey.answers.iter().filter_map(|one| one.status.as_ref().err());
         return Err(Failure::new(Exit::Usage, "no peer answers, so there is nothing to examine")
             .why(why.map(ToString::to_string).collect::<Vec<_>>())
-            .hint("start the peers, or name others with --endpoints URL,…"));
+            .hints(where_to_look(context)));
     }
     let visits = join_all(survey.members.iter().map(|member| visit(context, member))).await;
-    let checks = judge(&survey, &visits);
+    let paused = paused(context, &client, &survey).await;
+    let checks = judge(&survey, paused, &visits);
     let level = checks.iter().map(|check| check.level).max_by_key(|word| severity(word));
     let view = DoctorView { level: level.unwrap_or(FindingLevel::Ok.word()), checks };
     let exit = match severity(view.level) {
@@ -52,16 +61,33 @@ pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<Exit, Fai
         1 => Exit::Failed,
         _ => Exit::Usage,
     };
-    if let Some(path) = &args.bundle {
-        bundle(path, &view, &survey)?;
-        note(&format!("wrote {}", path.display()));
-    }
+    // The findings first: a bundle that cannot be written costs none of them.
     if context.output.is_json() {
-        context.output.document(&Document::from(Body::Doctor(view)))?;
+        context.output.document(&Document::from(Body::Doctor(view.clone())))?;
     } else {
         print(context, &view)?;
     }
+    if let Some(bundle) = bundle {
+        bundle.write(&view, &survey)?;
+    }
     Ok(exit)
+}
+
+/// Says that no job is given out, since when and by whom.
+async fn paused(context: &Context, client: &Client, survey: &Survey) -> Option<CheckView> {
+    let newest = survey.statuses().max_by_key(|status| (status.term, status.applied_index))?;
+    if !newest.paused {
+        return None;
+    }
+    // Whoever answers will do, and no answer only costs these words.
+    let history = client.settings_history().await.unwrap_or_default();
+    let since = queue::paused_by(&history).map(|author| queue::authored(context.output, author));
+    let found = match since {
+        Some(since) => format!("paused {since}"),
+        None => "paused; the history does not say since when".to_owned(),
+    };
+    let fix = "no job is given to anybody until `atelier queue resume`";
+    Some(check(None, "queue", FindingLevel::Warn, found, fix))
 }
 
 async fn visit(context: &Context, member: &Member) -> Visit {
@@ -110,8 +136,9 @@ fn now_ms() -> u64 {
 }
 
 /// Everything that was found, the cluster first.
-fn judge(survey: &Survey, visits: &[Visit]) -> Vec<CheckView> {
+fn judge(survey: &Survey, paused: Option<CheckView>, visits: &[Visit]) -> Vec<CheckView> {
     let mut checks = of_the_cluster(survey);
+    checks.extend(paused);
     for visit in visits {
         of_a_peer(visit, &mut checks);
     }
@@ -257,18 +284,57 @@ fn print(context: &Context, view: &DoctorView) -> Result<(), Failure> {
     context.output.table(&["level", "where", "check", "found", "what to do"], &rows)
 }
 
+/// An archive that is to be written. Beside its place first, so that it is there whole or not at all.
+struct Bundle {
+    path: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl Bundle {
+    /// Checks that it can be written.
+    fn begin(path: &Path) -> Result<Self, Failure> {
+        check_output(path)?;
+        let packed = path.extension().and_then(|extension| extension.to_str());
+        if let Some(packed) = packed.filter(|name| PACKED.contains(name)) {
+            let what = format!("cannot write {}: the archive is not packed", path.display());
+            return Err(Failure::new(Exit::Usage, what)
+                .hint(format!("name a file that ends in .tar instead of .{packed}")));
+        }
+        let file = tempfile::Builder::new().prefix(".atelier-").tempfile_in(files::directory(path));
+        let path = path.to_owned();
+        match file {
+            Ok(file) => Ok(Self { path, file }),
+            // The error's own text names the temporary file, which tells nobody anything.
+            Err(error) => Err(unwritten(&path, &std::io::Error::from(error.kind()))),
+        }
+    }
+
+    fn write(self, view: &DoctorView, survey: &Survey) -> Result<(), Failure> {
+        let Self { path, file } = self;
+        fill(file.as_file(), view, survey)
+            .and_then(|()| file.persist(&path).map_err(|failed| failed.error))
+            .map_err(|error| unwritten(&path, &error))?;
+        note(&format!("wrote {}", path.display()));
+        Ok(())
+    }
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    let what = format!("the bundle was not written to {}: {error}", path.display());
+    Failure::new(Exit::Failed, what).hint("name another place with --bundle FILE.tar")
+}
+
 /// Writes what a helper needs. Neither prompts nor pictures nor tokens are in any of it: what is
 /// not asked for cannot leak.
-fn bundle(path: &Path, view: &DoctorView, survey: &Survey) -> Result<(), Failure> {
-    let mut archive = tar::Builder::new(std::fs::File::create(path)?);
-    let mut add = |name: &str, text: String| -> Result<(), Failure> {
+fn fill(file: &std::fs::File, view: &DoctorView, survey: &Survey) -> std::io::Result<()> {
+    let mut archive = tar::Builder::new(file);
+    let mut add = |name: &str, text: String| {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
-        Ok(archive.append_data(&mut header, format!("atelier/{name}"), text.as_bytes())?)
+        archive.append_data(&mut header, format!("atelier/{name}"), text.as_bytes())
     };
-    let checks = DoctorView { level: view.level, checks: view.checks.clone() };
-    add("doctor.json", json::pretty(&Document::from(Body::Doctor(checks))))?;
+    add("doctor.json", json::pretty(&Document::from(Body::Doctor(view.clone()))))?;
     let members = survey.members.iter().map(json::MemberView::from).collect();
     add("members.json", json::pretty(&Document::from(Body::Members { members })))?;
     let status = |one: &Status| {
@@ -299,8 +365,7 @@ fn bundle(path: &Path, view: &DoctorView, survey: &Survey) -> Result<(), Failure
     let statuses = survey.statuses().map(status);
     add("status.txt", statuses.chain(silent).collect::<Vec<_>>().join("\n"))?;
     add("version.txt", format!("atelier {}\n", env!("CARGO_PKG_VERSION")))?;
-    archive.finish()?;
-    Ok(())
+    archive.finish()
 }
 
 #[cfg(test)]

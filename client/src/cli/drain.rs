@@ -23,7 +23,13 @@ pub(super) async fn drain(
 ) -> Result<Exit, Failure> {
     let node = member.node;
     let update = MemberUpdate { draining: Some(true), why, ..MemberUpdate::default() };
-    let mut drained = client.set_member(node, &update).await?;
+    let mut drained = match member.draining {
+        true => {
+            note(&format!("member {node} drains already"));
+            member.clone()
+        }
+        false => client.set_member(node, &update).await?,
+    };
     if member.leader {
         let heir = client.transfer_leader(None).await?;
         note(&format!("member {heir} leads now"));
@@ -48,6 +54,10 @@ pub(super) async fn resume(
     why: String,
 ) -> Result<Exit, Failure> {
     let update = MemberUpdate { draining: Some(false), why, ..MemberUpdate::default() };
+    if !member.draining {
+        let text = format!("member {} does not drain; nothing was changed", member.node);
+        return report(context, member, &text);
+    }
     let resumed = client.set_member(member.node, &update).await?;
     report(context, &resumed, &format!("member {} gets jobs again", member.node))
 }
@@ -60,6 +70,7 @@ pub(super) async fn label(
 ) -> Result<Exit, Failure> {
     let mut update = MemberUpdate::default();
     for label in labels {
+        check_plain(&label)?;
         match label {
             Label::Set(key, value) => drop(update.labels_set.insert(key, value)),
             Label::Remove(key) => update.labels_removed.push(key),
@@ -68,6 +79,20 @@ pub(super) async fn label(
     let labelled = client.set_member(member.node, &update).await?;
     let view = MemberView::from(&labelled);
     report(context, &labelled, &format!("member {}: {}", member.node, view.labels()))
+}
+
+/// Refuses what would steer the terminal of whoever lists the members. Not while the arguments are
+/// read: there what came is repeated as it came.
+fn check_plain(label: &Label) -> Result<(), Failure> {
+    let text = match label {
+        Label::Set(key, value) => format!("{key}={value}"),
+        Label::Remove(key) => format!("{key}-"),
+    };
+    if text.contains(char::is_control) {
+        let what = format!("a label has no control characters, got {text:?}");
+        return Err(Failure::new(Exit::Usage, what).hint("nothing was changed"));
+    }
+    Ok(())
 }
 
 /// Waits until a member draws nothing and leads nobody.

@@ -37,12 +37,14 @@ pub(super) struct Failure {
     pub(super) why: Vec<String>,
     pub(super) hints: Vec<String>,
     pub(super) leader: Option<String>,
+    /// No peer could serve the command: how the cluster stands says why, and what to do.
+    pub(super) unserved: bool,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, what: impl Into<String>) -> Self {
         let (why, hints) = (Vec::new(), Vec::new());
-        Self { exit, what: what.into(), why, hints, leader: None }
+        Self { exit, what: what.into(), why, hints, leader: None, unserved: false }
     }
 
     pub(super) fn why(mut self, why: impl IntoIterator<Item = String>) -> Self {
@@ -57,6 +59,16 @@ impl Failure {
     pub(super) fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
         self.hints.extend(hints);
         self
+    }
+
+    /// Says that how the cluster stands is to be told with it.
+    fn unserved(self) -> Self {
+        Self { unserved: true, ..self }
+    }
+
+    /// With these hints alone: the place knows better than the kind of the error.
+    pub(super) fn hinted(self, hints: impl IntoIterator<Item = String>) -> Self {
+        Self { hints: hints.into_iter().collect(), ..self }
     }
 
     /// Tells it on standard error.
@@ -91,10 +103,28 @@ impl Failure {
     }
 }
 
+/// Where to look whether a change took effect, or why that need not be known.
+fn look(change: &str) -> &'static str {
+    match change {
+        "change the settings" => "look before repeating it: `atelier config history`",
+        "hand the lead over" => "look before repeating it: `atelier cluster status`",
+        "cancel the job" | "retry the job" | "purge jobs" => {
+            "repeat the command: what was done once is not done twice"
+        }
+        "submit the batch" => {
+            "submit it again: a line with a job_id or an idempotency_key is accepted once"
+        }
+        _ => "look before repeating it: `atelier member list`",
+    }
+}
+
 fn color() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !refused
 }
+
+/// What to do about a picture that is lost.
+const NO_COPY: &str = "no peer has a sound copy; generate it again with the same seed";
 
 fn lines(tried: Vec<Tried>) -> impl Iterator<Item = String> {
     tried.into_iter().map(|tried| tried.to_string())
@@ -121,15 +151,19 @@ impl From<Error> for Failure {
                 Self::new(Exit::Unavailable, what).hint(hint)
             }
             Error::Unavailable { tried, .. } => {
-                Self::new(Exit::Unavailable, "no endpoint could answer")
+                Self::new(Exit::Unavailable, "no endpoint could serve this, and nothing was done")
                     .why(lines(tried))
-                    .hint("name other peers with --endpoints URL,… or ATELIER_ENDPOINTS")
-                    .hint("`atelier status` asks each peer; `atelier demo` starts a cluster here")
+                    .unserved()
+            }
+            Error::NoLeader { tried, .. } => {
+                let what = "no leader with a quorum was found, and nothing was done";
+                Self::new(Exit::Unavailable, what).why(lines(tried)).unserved()
             }
             Error::Deadline { tried } => {
                 Self::new(Exit::Timeout, "no answer within the time allowed")
                     .why(lines(tried))
                     .hint("allow more with --timeout")
+                    .hint("`atelier doctor` says which peer does not answer")
             }
             Error::UnknownOutcome { job, tried } => {
                 Self::new(Exit::Timeout, format!("nobody knows whether job {job} was accepted"))
@@ -141,7 +175,7 @@ impl From<Error> for Failure {
                 format!("nobody knows whether the request to {change} took effect"),
             )
             .why(lines(tried))
-            .hint("look before repeating it: `atelier member list`, `atelier job show ID`"),
+            .hint(look(change)),
             Error::Malformed { .. } => Self::new(Exit::Failed, what)
                 .hint("compare `atelier --version` with the version in `atelier status -o json`"),
             Error::Internal { .. } => {
@@ -161,10 +195,12 @@ impl From<ConnectError> for Failure {
 impl From<ArtifactError> for Failure {
     fn from(error: ArtifactError) -> Self {
         match error {
+            ArtifactError::Call(error @ Error::NotFound { .. }) => {
+                Self::from(error).hinted([NO_COPY.to_owned()])
+            }
             ArtifactError::Call(error) => error.into(),
             ArtifactError::Digest { .. } | ArtifactError::Length { .. } => {
-                Self::new(Exit::Failed, error.to_string())
-                    .hint("no peer has a sound copy; generate it again with the same seed")
+                Self::new(Exit::Failed, error.to_string()).hint(NO_COPY)
             }
         }
     }

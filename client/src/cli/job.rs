@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use atelier_client::{Accepted, Generated, Job, JobId, Phase};
+use atelier_client::{Accepted, Error, Generated, Job, JobId, Phase};
 
 use super::args::{JobCommand, PhaseArg};
 use super::failure::{Exit, Failure};
@@ -10,6 +10,7 @@ use super::generate::{check_output, deliver};
 use super::json::{Body, Document, JobView};
 use super::output::{Output, dash, note, short};
 use super::progress::Progress;
+use super::reader::Reader;
 use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, letters, submit};
 
 /// A prompt in a list is cut to this.
@@ -20,27 +21,38 @@ pub(super) async fn run(context: &Context, command: JobCommand) -> Result<Exit, 
         JobCommand::Submit(args) => submit::run(context, args).await,
         JobCommand::Retry(args) => letters::retry(context, args).await,
         JobCommand::Purge(args) => letters::purge(context, args).await,
-        JobCommand::List { phase, limit } => list(context, phase, limit).await,
-        JobCommand::Show { id } => {
-            let job = context.client(PATIENCE_ASK)?.job(id).await?;
-            show(context, &job)
+        JobCommand::List { phase, limit, stale } => {
+            list(context, &Reader::new(context, stale).await?, phase, limit).await
+        }
+        JobCommand::Show { id, stale } => {
+            let reader = Reader::new(context, stale).await?;
+            let job = reader.client.job(id).await?;
+            if context.output.is_json() {
+                reader.document(context, Body::Job { job: (&job).into() })?;
+                return Ok(Exit::Ok);
+            }
+            show(context, &job)?;
+            reader.told();
+            Ok(Exit::Ok)
         }
         JobCommand::Watch { id } => watch(context, id).await,
         JobCommand::Fetch { id, to } => fetch(context, id, to).await,
-        JobCommand::Cancel { id } => {
-            let job = context.client(PATIENCE_CHANGE)?.cancel(id).await?;
-            show(context, &job)
-        }
+        JobCommand::Cancel { id } => cancel(context, id).await,
     }
 }
 
-async fn list(context: &Context, phases: Vec<PhaseArg>, limit: u32) -> Result<Exit, Failure> {
+async fn list(
+    context: &Context,
+    reader: &Reader,
+    phases: Vec<PhaseArg>,
+    limit: u32,
+) -> Result<Exit, Failure> {
     let phases: Vec<Phase> = phases.into_iter().map(Phase::from).collect();
-    let page = context.client(PATIENCE_ASK)?.jobs(&phases, limit).await?;
+    let page = reader.client.jobs(&phases, limit).await?;
     if context.output.is_json() {
         let jobs = page.jobs.iter().map(JobView::from).collect();
         let body = Body::Jobs { jobs, total: page.total };
-        context.output.document(&Document::from(body))?;
+        reader.document(context, body)?;
         return Ok(Exit::Ok);
     }
     let rows: Vec<_> = page.jobs.iter().map(|job| row(context.output, job)).collect();
@@ -49,6 +61,7 @@ async fn list(context: &Context, phases: Vec<PhaseArg>, limit: u32) -> Result<Ex
     if page.total > rows.len() as u64 {
         note(&format!("{} of {}; see more with --limit", rows.len(), page.total));
     }
+    reader.told();
     Ok(Exit::Ok)
 }
 
@@ -111,6 +124,33 @@ fn show(context: &Context, job: &Job) -> Result<Exit, Failure> {
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     context.output.table(&["field", "value"], &rows)?;
     Ok(Exit::Ok)
+}
+
+async fn cancel(context: &Context, id: JobId) -> Result<Exit, Failure> {
+    let client = context.client(PATIENCE_CHANGE)?;
+    let known = client.job(id).await?;
+    let job = match known.phase {
+        Phase::Cancelled => {
+            note(&format!("job {id} is already cancelled"));
+            known
+        }
+        _ => client.cancel(id).await.map_err(|error| not_cancelled(id, error))?,
+    };
+    show(context, &job)
+}
+
+fn not_cancelled(id: JobId, error: Error) -> Failure {
+    match error {
+        Error::Conflict { .. } => {
+            let what = format!("job {id} is over, and cannot be cancelled");
+            let hints = [
+                format!("`atelier job show {id}` tells how it ended"),
+                format!("`atelier job purge {id}` forgets it"),
+            ];
+            Failure::new(Exit::Conflict, what).why([error.to_string()]).hints(hints)
+        }
+        error => error.into(),
+    }
 }
 
 async fn watch(context: &Context, id: JobId) -> Result<Exit, Failure> {

@@ -15,9 +15,10 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::output::{dash, rfc3339};
 use super::quorum::{Change, Voters};
+use super::reader::StaleView;
 
 pub(super) use operate::{
-    AuthorView, QueueView, SettingDifference, SettingView, TrailView, VersionView,
+    AuthorView, NotPurgedView, QueueView, SettingDifference, SettingView, TrailView, VersionView,
 };
 pub(super) use operations::{
     CheckView, ContextView, DoctorView, InitView, SnapshotView, TransferView, VerifiedView,
@@ -33,6 +34,9 @@ pub(super) struct Document {
     version: u32,
     #[serde(flatten)]
     body: Body,
+    /// Whose word it is, where no leader was asked to confirm it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale: Option<StaleView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,6 +75,8 @@ pub(super) enum Body {
     Purged {
         jobs: u64,
         dry_run: bool,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        not_purged: Vec<NotPurgedView>,
     },
     Generated {
         job: JobView,
@@ -304,11 +310,15 @@ pub(super) struct ErrorView {
 
 impl From<Body> for Document {
     fn from(body: Body) -> Self {
-        Self { version: VERSION, body }
+        Self::stale(body, None)
     }
 }
 
 impl Document {
+    pub(super) fn stale(body: Body, stale: Option<StaleView>) -> Self {
+        Self { version: VERSION, body, stale }
+    }
+
     pub(super) fn event(event: &Event) -> Self {
         let progress = event.progress.as_ref().map(ProgressView::from);
         let job = JobView::from(&event.job);

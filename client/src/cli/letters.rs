@@ -1,11 +1,14 @@
 //! `atelier job retry` and `job purge`: what becomes of jobs that are over.
 
-use atelier_client::{Author, Client, JobId, Phase};
+use std::collections::BTreeSet;
+
+use atelier_client::{Author, Client, Error, JobId, Phase};
+use futures_util::stream::{self, StreamExt};
 
 use super::args::{PurgeArgs, RetryArgs};
 use super::change::{confirm, who};
 use super::failure::{Exit, Failure};
-use super::json::{Body, Document};
+use super::json::{Body, Document, NotPurgedView};
 use super::output::note;
 use super::{Context, PATIENCE_CHANGE};
 
@@ -13,6 +16,8 @@ use super::{Context, PATIENCE_CHANGE};
 const LIST_MAX: u32 = 1_000;
 /// Jobs that one call forgets.
 const PURGE_JOBS_MAX: usize = 1_000;
+/// Jobs that are looked at side by side.
+const LOOKS_MAX: usize = 16;
 
 pub(super) async fn retry(context: &Context, args: RetryArgs) -> Result<Exit, Failure> {
     let client = context.client(PATIENCE_CHANGE)?;
@@ -22,7 +27,12 @@ pub(super) async fn retry(context: &Context, args: RetryArgs) -> Result<Exit, Fa
     };
     for (done, id) in ids.iter().enumerate() {
         let accepted = client.retry(*id).await.map_err(|error| {
-            let failure = Failure::from(error);
+            let is_conflict = matches!(error, Error::Conflict { .. });
+            let mut failure = Failure::from(error);
+            if is_conflict {
+                let hint = format!("only a failed job is retried: atelier job show {id}");
+                failure = failure.hinted([hint]);
+            }
             match done {
                 0 => failure,
                 _ => failure.hint(format!("{done} of {} were retried before", ids.len())),
@@ -58,13 +68,14 @@ pub(super) async fn purge(context: &Context, args: PurgeArgs) -> Result<Exit, Fa
         let what = format!("{phase} jobs are not over, and cannot be forgotten");
         return Err(Failure::new(Exit::Usage, what).hint("cancel them first"));
     }
+    let (ids, left) = sorted(&client, args.ids).await?;
     let wanted = match phases.is_empty() {
-        true => args.ids.len() as u64,
+        true => ids.len() as u64,
         false => client.jobs(&phases, 1).await?.total,
     };
     if args.dry_run {
         note("dry run: nothing was changed");
-        return report(context, wanted, true);
+        return report(context, wanted, left, true);
     }
     if wanted > 0 && !args.yes {
         let lost = "their pictures and errors are gone with them";
@@ -73,7 +84,7 @@ pub(super) async fn purge(context: &Context, args: PurgeArgs) -> Result<Exit, Fa
     }
     let author = Author { who: who(), why: args.reason, at_ms: 0 };
     let mut purged = 0;
-    for ids in args.ids.chunks(PURGE_JOBS_MAX) {
+    for ids in ids.chunks(PURGE_JOBS_MAX) {
         purged += u64::from(client.purge(ids, &author).await?.purged);
     }
     // No more than was counted and confirmed: jobs end meanwhile.
@@ -85,15 +96,60 @@ pub(super) async fn purge(context: &Context, args: PurgeArgs) -> Result<Exit, Fa
             break;
         }
     }
-    report(context, purged, false)
+    report(context, purged, left, false)
 }
 
-fn report(context: &Context, jobs: u64, dry_run: bool) -> Result<Exit, Failure> {
+/// Those that are over, and why the others are left.
+async fn sorted(
+    client: &Client,
+    ids: Vec<JobId>,
+) -> Result<(Vec<JobId>, Vec<NotPurgedView>), Failure> {
+    let ids: BTreeSet<JobId> = ids.into_iter().collect();
+    let look = |id: JobId| async move { (id, client.job(id).await) };
+    let mut looks = stream::iter(ids.into_iter().map(look)).buffered(LOOKS_MAX);
+    let (mut over, mut left) = (Vec::new(), Vec::new());
+    while let Some((id, known)) = looks.next().await {
+        match known {
+            Ok(job) if job.phase.is_terminal() => over.push(id),
+            Ok(job) => left.push(NotPurgedView::unfinished(id, job.phase)),
+            Err(Error::NotFound { .. }) => left.push(NotPurgedView::unknown(id)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((over, left))
+}
+
+/// Tells how many jobs are forgotten, and why each of the others is not.
+fn report(
+    context: &Context,
+    jobs: u64,
+    left: Vec<NotPurgedView>,
+    dry_run: bool,
+) -> Result<Exit, Failure> {
+    let exit = match left.as_slice() {
+        [] => Exit::Ok,
+        _ if jobs > 0 => Exit::Partial,
+        left if left.iter().all(|one| one.phase.is_none()) => Exit::NotFound,
+        _ => Exit::Conflict,
+    };
+    let why: Vec<String> = left.iter().map(NotPurgedView::told).collect();
+    let running = left.iter().find(|one| one.phase.is_some()).map(|one| one.job.clone());
+    let unknown = left.iter().any(|one| one.phase.is_none());
     if context.output.is_json() {
-        context.output.document(&Document::from(Body::Purged { jobs, dry_run }))?;
+        let body = Body::Purged { jobs, dry_run, not_purged: left };
+        context.output.document(&Document::from(body))?;
     } else {
         let verb = if dry_run { "would be" } else { "are" };
         context.output.line(&format!("{jobs} jobs {verb} forgotten"))?;
     }
-    Ok(Exit::Ok)
+    if exit == Exit::Ok {
+        return Ok(exit);
+    }
+    let verb = if dry_run { "would not be" } else { "were not" };
+    let stop = running.map(|id| format!("stop it first: atelier job cancel {id}"));
+    let list = unknown.then(|| "`atelier job list` shows what there is".to_owned());
+    Err(Failure::new(exit, format!("{} jobs {verb} forgotten", why.len()))
+        .why(why)
+        .hints(stop)
+        .hints(list))
 }

@@ -1,15 +1,17 @@
 //! `atelier member`: who belongs to the cluster, and who decides in it.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use atelier_client::{Client, Member, NodeId, Replacement};
+use atelier_client::{Client, Member, NodeId, Replacement, Role};
 
-use super::args::{Consent, MemberCommand, PATIENCE_WAIT, StaleArgs};
+use super::address::{Place, address, split};
+use super::args::{Consent, MemberCommand, PATIENCE_WAIT};
 use super::failure::{Exit, Failure};
 use super::json::{Body, Document, MemberView};
 use super::output::{dash, note};
 use super::quorum::{Change, ChangeKind};
-use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, change, drain, wait};
+use super::reader::Reader;
+use super::{Context, PATIENCE_CHANGE, change, drain, wait};
 
 const HEADER: [&str; 11] = [
     "id", "address", "role", "leader", "alive", "engine", "model", "slots", "leases", "state",
@@ -17,8 +19,10 @@ const HEADER: [&str; 11] = [
 ];
 
 pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exit, Failure> {
+    if let MemberCommand::List { stale } = command {
+        return list(context, &Reader::new(context, stale).await?).await;
+    }
     let patience = match &command {
-        MemberCommand::List { .. } => PATIENCE_ASK,
         // The newcomer's process may have to be started first.
         MemberCommand::Replace { .. } => PATIENCE_WAIT,
         _ => PATIENCE_CHANGE,
@@ -27,7 +31,8 @@ pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exi
     let members = client.members().await?;
     let find = |node| find(&members, node);
     let (change, consent) = match command {
-        MemberCommand::List { stale } => return list(context, &members, stale),
+        // Told above.
+        MemberCommand::List { .. } => return Ok(Exit::Ok),
         MemberCommand::Drain { node, wait, reason } => {
             return drain::drain(context, &client, find(node)?, wait, reason).await;
         }
@@ -38,8 +43,10 @@ pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exi
             return drain::label(context, &client, find(node)?, labels).await;
         }
         MemberCommand::Replace { node, by, consent } => {
-            let comes = by.learner().map(find).transpose()?;
-            let change = Change::replace(&members, find(node)?, comes);
+            let leaves = find(node)?;
+            let comes = by.known(&members).transpose()?;
+            check_newcomer(leaves, comes)?;
+            let change = Change::replace(&members, leaves, comes);
             return replace(context, &client, &change, &by, &consent).await;
         }
         MemberCommand::Add { address, consent } => (Change::add(&members, &address), consent),
@@ -52,20 +59,15 @@ pub(super) async fn run(context: &Context, command: MemberCommand) -> Result<Exi
     carry_out(context, &client, &change, &consent).await
 }
 
-fn list(context: &Context, members: &[Member], stale: StaleArgs) -> Result<Exit, Failure> {
-    let led = members.iter().any(|member| member.leader);
-    if !led && !stale.stale {
-        return Err(Failure::new(Exit::Unavailable, "no leader is known, so the list may be old")
-            .hint("--stale takes the word of the peer that answers")
-            .hint("`atelier cluster status` asks each peer"));
-    }
+async fn list(context: &Context, reader: &Reader) -> Result<Exit, Failure> {
+    let members = reader.client.members().await?;
     let views = members.iter().map(MemberView::from);
     if context.output.is_json() {
-        let body = Body::Members { members: views.collect() };
-        context.output.document(&Document::from(body))?;
+        reader.document(context, Body::Members { members: views.collect() })?;
     } else {
         let rows: Vec<_> = views.map(|view| view.cells()).collect();
         context.output.table(&HEADER, &rows)?;
+        reader.told();
     }
     Ok(Exit::Ok)
 }
@@ -75,6 +77,26 @@ fn find(members: &[Member], node: NodeId) -> Result<&Member, Failure> {
         Failure::new(Exit::NotFound, format!("there is no member {node}"))
             .hint("`atelier member list` shows who there is")
     })
+}
+
+/// Refuses whoever cannot take a member's place, in a dry run as well.
+fn check_newcomer(leaves: &Member, comes: Option<&Member>) -> Result<(), Failure> {
+    let Some(comes) = comes else { return Ok(()) };
+    let node = comes.node;
+    if node == leaves.node {
+        let what = format!("member {node} cannot take its own place");
+        return Err(Failure::new(Exit::Usage, what)
+            .why([format!("member {node} is at {}", leaves.address)])
+            .hint("name another peer's address, or the id of a learner, with --by"));
+    }
+    if comes.role == Role::Voter {
+        let leaves = leaves.node;
+        let what = format!("member {node} votes already, and cannot take the place of {leaves}");
+        return Err(Failure::new(Exit::Conflict, what)
+            .hint(format!("to have one voter less: atelier member remove {leaves}"))
+            .hint("name another peer's address, or the id of a learner, with --by"));
+    }
+    Ok(())
 }
 
 /// Shows what the change does to the quorum, refuses what must not be, asks. Returns whether to go
@@ -157,7 +179,8 @@ async fn replace(
         Newcomer::Learner(node) => *node,
         Newcomer::Address(address) => {
             let known = client.members().await?;
-            let known = known.iter().find(|member| member.address == *address);
+            let place = Place::of(address);
+            let known = known.iter().find(|member| Place::of(&member.address) == place);
             let node = match known {
                 Some(member) => member.node,
                 None => client.add_member(address).await?.node,
@@ -211,10 +234,14 @@ pub(super) enum Newcomer {
 }
 
 impl Newcomer {
-    const fn learner(&self) -> Option<NodeId> {
+    /// The member that it is already; an id must be one's, an address may be nobody's yet.
+    fn known<'a>(&self, members: &'a [Member]) -> Option<Result<&'a Member, Failure>> {
         match self {
-            Self::Learner(node) => Some(*node),
-            Self::Address(_) => None,
+            Self::Learner(node) => Some(find(members, *node)),
+            Self::Address(address) => {
+                let place = Place::of(address);
+                members.iter().find(|member| Place::of(&member.address) == place).map(Ok)
+            }
         }
     }
 }
@@ -247,24 +274,6 @@ pub(super) fn label(text: &str) -> Result<Label, String> {
     }
 }
 
-/// Reads the address of a member as strictly as the cluster does.
-pub(super) fn address(text: &str) -> Result<String, String> {
-    let read = split(text).map(|_| text.to_owned());
-    read.ok_or_else(|| "expected http://host:port".to_owned())
-}
-
-/// Host and port of an address.
-fn split(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.strip_prefix("http://")?.rsplit_once(':')?;
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
-    let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(plain),
-    };
-    let port = port.parse().ok().filter(|port| *port > 0)?;
-    host_fits.then_some((host, port))
-}
-
 /// The command line of the peer that is to serve at the address.
 fn start_command(node: NodeId, address: &str) -> String {
     let (host, port) = split(address).unwrap_or(("HOST", 7861));
@@ -290,18 +299,6 @@ async fn confirm(change: &Change) -> Result<(), Failure> {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_address_of_a_new_member_is_read_strictly() {
-        for good in ["http://127.0.0.1:7861", "http://[::1]:1", "http://peer-4.lan:65535"] {
-            assert_eq!(address(good).unwrap(), good);
-        }
-        for bad in
-            ["", "127.0.0.1:1", "https://a:1", "http://a", "http://a:0", "http://:1", "http://a:1/"]
-        {
-            assert!(address(bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn labels_and_newcomers_are_read() {

@@ -1,5 +1,6 @@
 //! Runs one command and turns what came of it into text and an exit code.
 
+mod address;
 mod args;
 mod bench;
 mod change;
@@ -9,6 +10,7 @@ mod contexts;
 mod demo;
 mod doctor;
 mod drain;
+mod explain;
 mod failure;
 mod files;
 mod generate;
@@ -20,6 +22,7 @@ mod output;
 mod progress;
 mod queue;
 mod quorum;
+mod reader;
 mod status;
 mod submit;
 mod timeline;
@@ -55,13 +58,22 @@ struct Context {
 
 impl Context {
     /// Makes a client; a call may take `default`, a watch as long as it needs, unless a timeout
-    /// was asked for.
+    /// was asked for. What a peer says is believed only where a leader answers it.
     fn client(&self, default: Duration) -> Result<Client, Failure> {
-        self.client_with(Options {
+        self.client_with(Options { leader_confirmed: true, ..self.asking(default) })
+    }
+
+    /// The same, and any peer is believed.
+    fn any_client(&self, default: Duration) -> Result<Client, Failure> {
+        self.client_with(self.asking(default))
+    }
+
+    fn asking(&self, default: Duration) -> Options {
+        Options {
             deadline: self.connection.timeout.unwrap_or(default),
             watch_deadline: self.connection.timeout,
             ..Options::default()
-        })
+        }
     }
 
     /// A client for a picture: its calls go through the log, its watch takes as long as drawing.
@@ -79,6 +91,7 @@ impl Context {
         Options {
             deadline: timeout.unwrap_or(PATIENCE_CHANGE),
             watch_deadline: Some(timeout.unwrap_or(PATIENCE_DRAW)),
+            leader_confirmed: true,
             ..Options::default()
         }
     }
@@ -131,7 +144,12 @@ pub(crate) fn run() -> ExitCode {
             return Failure::new(Exit::Failed, format!("no async runtime: {error}")).report(format);
         }
     };
-    let result = runtime.block_on(dispatch(&context, args.command));
+    let result = runtime.block_on(async {
+        match dispatch(&context, args.command).await {
+            Ok(exit) => Ok(exit),
+            Err(failure) => Err(explain::explain(&context, failure).await),
+        }
+    });
     // A reader of standard input may hang in a thread that cannot be stopped.
     runtime.shutdown_background();
     match result {

@@ -2,6 +2,7 @@
 
 use atelier_client::{NodeId, Status, Survey};
 
+use super::explain::where_to_look;
 use super::failure::{Exit, Failure};
 use super::json::{Body, Counts, Document, MemberView, PeerView, StatusView, VotersView};
 use super::output::{dash, note};
@@ -10,9 +11,9 @@ use super::{Context, PATIENCE_ASK};
 
 /// `stale` takes what the peers say without a leader for good.
 pub(super) async fn run(context: &Context, stale: bool) -> Result<Exit, Failure> {
-    let survey = context.client(PATIENCE_ASK)?.survey().await;
+    let survey = context.any_client(PATIENCE_ASK)?.survey().await;
     if survey.statuses().next().is_none() {
-        return Err(nobody(&survey));
+        return Err(nobody(context, &survey));
     }
     let view = view(&survey);
     let exit = match exit(&view) {
@@ -29,12 +30,11 @@ pub(super) async fn run(context: &Context, stale: bool) -> Result<Exit, Failure>
 }
 
 /// Nobody answered: where was looked, and where else to look.
-pub(super) fn nobody(survey: &Survey) -> Failure {
+pub(super) fn nobody(context: &Context, survey: &Survey) -> Failure {
     let why = survey.answers.iter().filter_map(|one| one.status.as_ref().err());
     Failure::new(Exit::Unavailable, "no peer answers")
         .why(why.map(ToString::to_string).collect::<Vec<_>>())
-        .hint("name other peers with --endpoints URL,… or ATELIER_ENDPOINTS")
-        .hint("`atelier demo` starts a cluster on this machine")
+        .hints(where_to_look(context))
 }
 
 /// The cluster as those who answered see it.

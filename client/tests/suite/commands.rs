@@ -373,6 +373,10 @@ fn exit_codes_are_as_documented() {
     check("submit", refuse(Code::Internal, "out of luck"), again, 1, "out of luck");
     check("submit", refuse(Code::InvalidArgument, size), again, 2, size);
     check("none", None, &["job", "show", "x"], 2, "is not a job id");
+    let above = "ZZZZZZZZZZZZZZZZZZZZZZZZZZ";
+    let overflow = "above the greatest one";
+    check("none", None, &["generate", "a cat", "--job-id", above, "--async"], 2, overflow);
+    check("none", None, &["job", "cancel", above], 2, overflow);
     check("none", None, &["job", "show", OTHER_JOB], 3, "hint: `atelier job list`");
     check("none", None, &["member", "promote", "9"], 3, "there is no member 9");
     check("promote_member", Some(busy), &["member", "promote", "1"], 4, "the leader is at http");
@@ -518,4 +522,35 @@ fn a_benchmark_tells_what_it_did_and_what_failed() {
     let output = run(&peers[1], &args);
     assert_eq!(code(&output), 1);
     assert!(stderr(&output).contains("1 × no such tenant"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_job_that_is_cancelled_already_is_cancelled() {
+    let (world, peers) = cluster(1);
+    submit(&peers[0], JOB);
+    lock(&world).end = Some(wire::Phase::Cancelled);
+    let output = run(&peers[0], &["job", "cancel", JOB]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("is already cancelled"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("phase\tcancelled"), "{}", stdout(&output));
+    assert!(peers[0].calls("cancel_job").is_empty());
+
+    lock(&world).end = Some(wire::Phase::Succeeded);
+    let over = Act::Refuse(Code::FailedPrecondition, "the job is over", Vec::new());
+    peers[0].script("cancel_job", over);
+    let output = run(&peers[0], &["job", "cancel", JOB]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("atelier job show {JOB}")), "{}", stderr(&output));
+}
+
+#[test]
+fn a_lost_picture_is_not_looked_for_among_jobs() {
+    let (_world, peers) = cluster(1);
+    submit(&peers[0], JOB);
+    let lost = Act::Refuse(Code::NotFound, "no artifact", Vec::new());
+    (0..50).for_each(|_| peers[0].script("get_artifact", lost.clone()));
+    let output = run(&peers[0], &["job", "fetch", JOB, "--timeout", "2s"]);
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+    assert!(stderr(&output).contains("generate it again with the same seed"));
+    assert!(!stderr(&output).contains("atelier job list"), "{}", stderr(&output));
 }

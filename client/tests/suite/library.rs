@@ -433,3 +433,17 @@ async fn whom_surveys_find_silent_is_left_alone() {
     }
     client.job(job).await.unwrap();
 }
+
+#[tokio::test]
+async fn whoever_cancels_second_is_answered_with_the_cancelled_job() {
+    let (world, peers) = cluster(1);
+    let client = client(&[&peers[0]], quick());
+    let job = client.submit(&wanted()).await.unwrap().job;
+    let over = || Act::Refuse(Code::FailedPrecondition, "the job is over", Vec::new());
+    peers[0].script("cancel_job", over());
+    lock(&world).end = Some(wire::Phase::Cancelled);
+    assert_eq!(client.cancel(job).await.unwrap().phase, Phase::Cancelled);
+    peers[0].script("cancel_job", over());
+    lock(&world).end = Some(wire::Phase::Succeeded);
+    assert!(matches!(client.cancel(job).await, Err(Error::Conflict { .. })));
+}

@@ -6,6 +6,7 @@
 mod commands;
 mod demo;
 mod library;
+mod minority;
 mod operate;
 mod operations;
 mod shared;

@@ -140,6 +140,60 @@ fn a_purge_wants_to_be_meant() {
 }
 
 #[test]
+fn a_purge_says_of_each_job_why_it_is_left() {
+    let other = "01K9ZJ4Q4Y8V0N5T2M7R3X6B1D";
+    let (world, peers) = cluster(1);
+    let unknown = run(&peers[0], &["job", "purge", other, "--yes"]);
+    assert_eq!(code(&unknown), 3, "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains(&format!("{other}: there is no such job")));
+
+    submit(&peers[0], JOB);
+    lock(&world).end = Some(wire::Phase::Leased);
+    for more in ["--yes", "--dry-run"] {
+        let running = run(&peers[0], &["job", "purge", JOB, more]);
+        let text = stderr(&running);
+        assert_eq!(code(&running), 4, "{text}");
+        assert!(text.contains(&format!("{JOB}: it is leased")), "{text}");
+        assert!(text.contains(&format!("hint: stop it first: atelier job cancel {JOB}")), "{text}");
+    }
+    assert!(peers[0].calls("purge_jobs").is_empty());
+
+    lock(&world).end = Some(wire::Phase::Failed);
+    let some = run(&peers[0], &["job", "purge", JOB, other, JOB, "--yes", "-o", "json"]);
+    assert_eq!(code(&some), 7, "{}", stderr(&some));
+    let told: serde_json::Value = serde_json::from_str(&stdout(&some)).unwrap();
+    assert_eq!((&told["jobs"], &told["not_purged"][0]["job"]), (&1.into(), &other.into()));
+    assert!(!lock(&world).jobs.contains_key(JOB));
+}
+
+#[test]
+fn what_is_so_already_is_not_written_again() {
+    let (_world, peers) = cluster(1);
+    let writes = || peers[0].calls("set_settings").len();
+    let resumed = run_as(&peers[0], &["queue", "resume"]);
+    ok(&resumed);
+    assert!(stderr(&resumed).contains("the queue is not paused"), "{}", stderr(&resumed));
+    assert_eq!(writes(), 0);
+    ok(&run_as(&peers[0], &["queue", "pause", "--reason", "maintenance"]));
+    assert_eq!(writes(), 1);
+    let paused = run_as(&peers[0], &["queue", "pause"]);
+    ok(&paused);
+    let words = "the queue is paused already, since 2026-11-21T19:49:30.000Z by ada: maintenance";
+    assert!(stderr(&paused).contains(words), "{}", stderr(&paused));
+    ok(&run_as(&peers[0], &["config", "set", "queue.paused=true"]));
+    ok(&run_as(&peers[0], &["config", "set", "jobs.attempts_max=default"]));
+    let json = ok(&run_as(&peers[0], &["queue", "pause", "-o", "json"]));
+    let told: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(told["changes"], serde_json::json!([]));
+    assert_eq!(writes(), 1);
+    let stale = run_as(&peers[0], &["queue", "pause", "--expect-version", "7"]);
+    assert_eq!(code(&stale), 4, "{}", stderr(&stale));
+    // A default that is set becomes a choice, which later defaults do not change.
+    ok(&run_as(&peers[0], &["config", "set", "jobs.attempts_max=3"]));
+    assert_eq!(writes(), 2);
+}
+
+#[test]
 fn settings_are_typed_and_compared_before_they_are_set() {
     let (_world, peers) = cluster(1);
     let set = |args: &[&str]| run_as(&peers[0], &[&["config", "set"], args].concat());

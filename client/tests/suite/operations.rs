@@ -61,11 +61,11 @@ fn operations_are_told_as_recorded() {
 fn operations_are_told_in_json() {
     let (_world, peers) = cluster(2);
     let calls: [(&str, &[&str]); 5] = [
+        ("cluster-status", &["cluster", "status"]),
         ("verify", &["cluster", "verify"]),
         ("snapshots", &["cluster", "snapshot"]),
         ("member-drained", &["member", "drain", "2"]),
         ("member-demote-dry-run", &["member", "demote", "2", "--dry-run", "--accept-two-voters"]),
-        ("cluster-status", &["cluster", "status"]),
     ];
     for (name, args) in calls {
         let output = run(&peers[0], &[args, &["-o", "json"]].concat());
@@ -212,4 +212,133 @@ fn contexts_name_clusters_and_shells_get_completions() {
         let output = ended(&["completions", shell]);
         assert!(stdout(&output).contains("transfer-leader"), "{shell}");
     }
+}
+
+#[test]
+fn nobody_takes_its_own_place_or_that_of_another_voter() {
+    let (_world, peers) = cluster(3);
+    let own = peers[2].address.clone();
+    for (by, expected, says) in [
+        ("3", 2, "member 3 cannot take its own place"),
+        (own.as_str(), 2, "member 3 cannot take its own place"),
+        ("2", 4, "member 2 votes already"),
+        (peers[1].address.as_str(), 4, "member 2 votes already"),
+    ] {
+        for more in ["--dry-run", "--yes"] {
+            let output = run(&peers[0], &["member", "replace", "3", "--by", by, more]);
+            assert_eq!(code(&output), expected, "{by} {more}: {}", told(&output));
+            assert!(stderr(&output).contains(says), "{}", stderr(&output));
+        }
+    }
+    assert!(peers[0].calls("add_member").is_empty() && peers[0].calls("replace_member").is_empty());
+}
+
+#[test]
+fn a_label_that_would_steer_a_terminal_is_refused_escaped() {
+    let (_world, peers) = cluster(1);
+    for label in ["zone=\u{1b}[2Ja", "zo\nne=a", "zone=\u{9b}2J", "zone\u{7f}-"] {
+        let output = run(&peers[0], &["member", "label", "1", "rack=b", label]);
+        let text = stderr(&output);
+        assert_eq!(code(&output), 2, "{text}");
+        assert!(text.contains(&format!("{label:?}")), "{text:?}");
+    }
+    assert!(peers[0].calls("set_member").is_empty(), "nor is the sound label set");
+}
+
+#[test]
+fn what_a_member_is_already_is_not_written_again() {
+    let (_world, peers) = cluster(2);
+    let ended = |args: &[&str]| run(&peers[0], args);
+    let output = ended(&["member", "resume", "2"]);
+    assert!(stdout(&output).contains("member 2 does not drain"), "{}", told(&output));
+    for _ in 0..2 {
+        assert_eq!(code(&ended(&["member", "drain", "2"])), 0);
+    }
+    assert_eq!(peers[0].calls("set_member"), ["2 Some(true) {} []"]);
+}
+
+#[test]
+fn a_paused_queue_is_told_with_who_paused_it_and_what_resumes_it() {
+    let (_world, peers) = cluster(1);
+    let mut pause = atelier(&["queue", "pause", "--reason", "new disks"]);
+    let pause = pause.env("ATELIER_ENDPOINTS", &peers[0].address).env("USER", "ada");
+    assert_eq!(code(&pause.output().unwrap()), 0);
+    let output = run(&peers[0], &["doctor"]);
+    assert_eq!(code(&output), 1, "{}", told(&output));
+    let found = "warn\tcluster\tqueue\tpaused since 2026-11-21T19:49:30.000Z by ada: new disks\t";
+    assert!(stdout(&output).contains(found), "{}", stdout(&output));
+    assert!(stdout(&output).contains("`atelier queue resume`"), "{}", stdout(&output));
+}
+
+#[test]
+fn a_bundle_without_a_place_is_refused_before_anybody_is_examined() {
+    let (_world, peers) = cluster(1);
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("absent/support.tar");
+    let packed = directory.path().join("support.tar.gz");
+    for (path, expected, says) in [
+        (missing.to_str().unwrap(), 2, "hint: make it: mkdir -p"),
+        (packed.to_str().unwrap(), 2, "ends in .tar instead of .gz"),
+        (directory.path().to_str().unwrap(), 2, "it is a directory"),
+        // Nobody makes files there, not even root.
+        ("/proc/support.tar", 1, "the bundle was not written to /proc/support.tar"),
+    ] {
+        let output = run(&peers[0], &["doctor", "--bundle", path]);
+        assert_eq!(code(&output), expected, "{}", told(&output));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+    assert!(peers[0].calls("examine").is_empty());
+}
+
+#[test]
+fn findings_are_told_though_the_bundle_cannot_be_written() {
+    let (_world, peers) = cluster(1);
+    let directory = tempfile::tempdir().unwrap();
+    // A place that is a directory by the time the bundle is to be put there.
+    let place = directory.path().join("support.tar");
+    peers[0].script("examine", Act::Hang);
+    let mut doctor = atelier(&["doctor", "--timeout", "2s", "--bundle", place.to_str().unwrap()]);
+    doctor.env("ATELIER_ENDPOINTS", &peers[0].address);
+    doctor.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let doctor = doctor.spawn().unwrap();
+    let begun = std::time::Instant::now();
+    while peers[0].calls("examine").is_empty() {
+        assert!(begun.elapsed().as_secs() < 20, "nobody was examined");
+        std::thread::yield_now();
+    }
+    std::fs::create_dir(&place).unwrap();
+    let output = doctor.wait_with_output().unwrap();
+    assert_eq!(code(&output), 1, "{}", told(&output));
+    assert!(stdout(&output).contains("fail\tnode 1\tanswers"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("the bundle was not written to"), "{}", stderr(&output));
+}
+
+#[test]
+fn peers_that_would_be_one_or_take_one_port_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let init = |peers: [&str; 3]| {
+        let mut command = atelier(&["cluster", "init", "studio"]);
+        command.args(peers).arg("--directory").arg(directory.path()).output().unwrap()
+    };
+    let third = "http://peer-3:7861";
+    for (first, second, says) in [
+        ("http://peer-1:7861", "http://peer-1:7861", "are the same peer"),
+        ("http://peer-1:7861", "http://PEER-1.:7861", "are the same peer"),
+        ("http://[::1]:7861", "http://[0:0::1]:7861", "are the same peer"),
+        ("http://peer-1:7861", "http://peer-1:7862", "need the same port"),
+        ("http://peer-1:7861", "http://peer-1:7861/", "expected no slash at the end"),
+        ("http://peer-1:7861", "http://peer-1", "expected http://host:port"),
+        ("http://peer-1:7861", "http://peer-1:07861", "expected http://host:port"),
+    ] {
+        let output = init([first, second, third]);
+        assert_eq!(code(&output), 2, "{second}: {}", told(&output));
+        let text = stderr(&output);
+        assert!(text.contains(says) && text.contains(second), "{text}");
+    }
+    let names = || std::fs::read_dir(&directory).unwrap().count();
+    assert_eq!(names(), 0);
+    // Where one file is in the way, none is written.
+    std::fs::write(directory.path().join("peer-2.toml"), "").unwrap();
+    let output = init(["http://peer-1:7861", "http://peer-2:7861", third]);
+    assert_eq!((code(&output), names()), (4, 1), "{}", told(&output));
 }

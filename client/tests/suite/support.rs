@@ -5,7 +5,7 @@
 
 mod operate;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) settings: operate::Settings,
     /// Nobody leads.
     pub(crate) leaderless: bool,
+    /// Peers that are cut off from the rest: they know no leader, and nobody but themselves lives.
+    pub(crate) cut_off: BTreeSet<u64>,
     /// The phase in which each job ends.
     pub(crate) end: Option<wire::Phase>,
 }
@@ -421,7 +423,9 @@ impl Atelier for Service {
     ) -> Result<Response<wire::StatusReply>, Status> {
         self.enter("status", "").await?;
         // One lock at a time: a second one in the same expression would wait for the first.
-        let leaderless = lock(&self.world).leaderless;
+        let leaderless = lock(&self.world).is_leaderless(self.node);
+        let members = lock(&self.world).seen_by(self.node);
+        let paused = lock(&self.world).settings.paused();
         Ok(Response::new(wire::StatusReply {
             node: self.node,
             leader: u64::from(!leaderless),
@@ -434,10 +438,10 @@ impl Atelier for Service {
             terminal: 5,
             version: "0.1.0".into(),
             state_digest: "ab".repeat(32),
-            members: lock(&self.world).members.clone(),
+            members,
             features: 2,
             settings_version: 0,
-            paused: false,
+            paused,
             cluster: "studio".into(),
         }))
     }
@@ -447,7 +451,7 @@ impl Atelier for Service {
         _: Request<wire::ListMembersRequest>,
     ) -> Result<Response<wire::ListMembersReply>, Status> {
         self.enter("list_members", "").await?;
-        let members = lock(&self.world).members.clone();
+        let members = lock(&self.world).seen_by(self.node);
         Ok(Response::new(wire::ListMembersReply { members }))
     }
 
@@ -581,6 +585,7 @@ impl Atelier for Service {
         let mut changed = member(node, "http://127.0.0.1:1");
         changed.draining = draining == Some(true);
         changed.labels = labels_set;
+        lock(&self.world).drain(node, draining);
         Ok(Response::new(changed))
     }
 

@@ -6,7 +6,7 @@ use atelier_client::NodeId;
 use clap::Subcommand;
 
 use super::{OutputArgs, StaleArgs};
-use crate::cli::member;
+use crate::cli::address;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ClusterArgs {
@@ -23,7 +23,7 @@ pub(crate) enum ClusterCommand {
         /// Its name
         name: String,
         /// Where each peer's gRPC will be dialled, http://host:port
-        #[arg(required = true, value_name = "URL", value_parser = member::address)]
+        #[arg(required = true, value_name = "URL", value_parser = address::address)]
         peers: Vec<String>,
         /// Where the files go, peer-1.toml, peer-2.toml …
         #[arg(long, default_value = ".", value_name = "DIR")]

@@ -6,7 +6,7 @@ use atelier_client::NodeId;
 use clap::Subcommand;
 
 use super::OutputArgs;
-use crate::cli::member;
+use crate::cli::{address, member};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct MemberArgs {
@@ -26,7 +26,7 @@ pub(crate) enum MemberCommand {
     /// Add a peer as a learner, and print the id that it is to be started with
     Add {
         /// Of its gRPC, http://host:port
-        #[arg(value_parser = member::address)]
+        #[arg(value_parser = address::address)]
         address: String,
         #[command(flatten)]
         consent: Consent,
@@ -94,7 +94,7 @@ pub(crate) enum MemberCommand {
 /// Whether an answer without a leader will do.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct StaleArgs {
-    /// Take one peer's word where no leader answers: it may be old
+    /// Take one peer's word, whether or not a leader confirms it: it may be old
     #[arg(long)]
     pub(crate) stale: bool,
 }

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::OutputArgs;
+use super::{OutputArgs, StaleArgs};
 
 /// Arguments of `queue`.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,10 @@ pub(in crate::cli) struct QueueArgs {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum QueueCommand {
     /// Show how full the queue is, and who fills it
-    Stats,
+    Stats {
+        #[command(flatten)]
+        stale: StaleArgs,
+    },
     /// Give out no more jobs; what runs goes on, and jobs are still accepted
     Pause(ChangeArgs),
     /// Give out jobs again
@@ -34,6 +37,8 @@ pub(in crate::cli) enum QueueCommand {
         weight: Vec<(String, u64)>,
         #[command(flatten)]
         change: ChangeArgs,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
 }
 
@@ -52,6 +57,8 @@ pub(in crate::cli) enum ConfigCommand {
     Get {
         /// All keys when none is named
         keys: Vec<String>,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
     /// Change settings, all or none; they hold on every peer without a restart
     Set {
@@ -67,9 +74,14 @@ pub(in crate::cli) enum ConfigCommand {
         from: Option<u64>,
         /// A later one [default: the present]
         to: Option<u64>,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
     /// List the last changes, newest first
-    History,
+    History {
+        #[command(flatten)]
+        stale: StaleArgs,
+    },
     /// Take the last change back, if it still is the last; undone twice, it holds again
     Undo(ChangeArgs),
     /// List the administrative acts that the cluster remembers, newest first
@@ -77,6 +89,8 @@ pub(in crate::cli) enum ConfigCommand {
         /// How many at most; 0 for all
         #[arg(long, default_value_t = 50)]
         limit: u32,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::cli::Context;
+use crate::cli::address::Place;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::json::{Body, Document, InitView};
 use crate::cli::output::note;
@@ -32,18 +33,21 @@ pub(super) fn run(
             .why(["two tolerate no failure, and one of two fails twice as often".to_owned()])
             .hint("have one or three, or say --accept-two-voters"));
     }
+    check_places(peers)?;
     let token = token()?;
     std::fs::create_dir_all(directory)?;
+    let paths: Vec<_> =
+        (1..=peers.len()).map(|node| directory.join(format!("peer-{node}.toml"))).collect();
+    // Before the first is written, since half a cluster's files are of no use.
+    if let Some(path) = paths.iter().find(|path| path.symlink_metadata().is_ok()) {
+        return Err(not_written(path, &"it exists already"));
+    }
     let mut files = Vec::new();
-    for node in 1..=peers.len() {
-        let path = directory.join(format!("peer-{node}.toml"));
+    for (node, path) in (1..).zip(&paths) {
         let text = configuration(name, &token, node, peers);
         // The token lets whoever reads it into the cluster.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let mut file = file.map_err(|error| {
-            Failure::new(Exit::Conflict, format!("{} was not written: {error}", path.display()))
-                .hint("choose another --directory; nothing is ever overwritten")
-        })?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let mut file = file.map_err(|error| not_written(path, &error))?;
         file.write_all(text.as_bytes())?;
         files.push(path.display().to_string());
     }
@@ -62,6 +66,47 @@ pub(super) fn run(
     Ok(Exit::Ok)
 }
 
+fn not_written(path: &Path, why: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Conflict, format!("{} was not written: {why}", path.display()))
+        .hint("choose another --directory; nothing is ever overwritten")
+}
+
+/// Refuses peers that would be one, or would take one another's port: each serves HTTP beside gRPC.
+fn check_places(peers: &[String]) -> Result<(), Failure> {
+    let places: Vec<_> = peers.iter().map(|address| Place::of(address)).collect();
+    for (second, one) in places.iter().enumerate() {
+        for (first, other) in places[..second].iter().enumerate() {
+            let (Some(one), Some(other)) = (one, other) else { continue };
+            if one.host != other.host {
+                continue;
+            }
+            let both = format!(
+                "peer {} at {} and peer {} at {}",
+                first + 1,
+                peers[first],
+                second + 1,
+                peers[second]
+            );
+            if one.port == other.port {
+                return Err(Failure::new(Exit::Usage, format!("{both} are the same peer"))
+                    .hint("name each peer once"));
+            }
+            if http_port(one.port) == other.port || http_port(other.port) == one.port {
+                let what = format!("{both} need the same port");
+                return Err(Failure::new(Exit::Usage, what)
+                    .why(["each peer serves HTTP on the port below that of gRPC".to_owned()])
+                    .hint("leave a port between them, as 7861 and 7871 do"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// HTTP goes below gRPC, as in the daemon's defaults.
+const fn http_port(grpc: u16) -> u16 {
+    if grpc > 1 { grpc - 1 } else { grpc + 1 }
+}
+
 fn token() -> Result<String, Failure> {
     let mut chance = [0; TOKEN_BYTES];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut chance)?;
@@ -75,7 +120,7 @@ fn configuration(name: &str, token: &str, node: usize, peers: &[String]) -> Stri
     let port = own.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).unwrap_or(7861);
     let loopback = own.contains("//127.") || own.contains("//[::1]") || own.contains("//localhost");
     let host = if loopback { "127.0.0.1" } else { "0.0.0.0" };
-    let http = if port > 1 { port - 1 } else { port + 1 };
+    let http = http_port(port);
     format!(
         "# `atelierd start --print-config` explains every key.\n\
          node = {node}\ncluster = {name:?}\n\

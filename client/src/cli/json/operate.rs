@@ -1,7 +1,8 @@
 //! The queue, the settings and their history, as programs read them.
 
 use atelier_client::{
-    Author, QueueStats, Setting, SettingChange, SettingValue, SettingsVersion, TrailRecord,
+    Author, JobId, Phase, QueueStats, Setting, SettingChange, SettingValue, SettingsVersion,
+    TrailRecord,
 };
 use serde::Serialize;
 
@@ -36,6 +37,34 @@ struct TenantView {
     queued: u64,
     leased: u64,
     weight: u64,
+}
+
+/// A job that a purge leaves.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct NotPurgedView {
+    pub(in crate::cli) job: String,
+    /// Null where nobody knows the job.
+    pub(in crate::cli) phase: Option<&'static str>,
+}
+
+impl NotPurgedView {
+    pub(in crate::cli) fn unknown(job: JobId) -> Self {
+        Self { job: job.to_string(), phase: None }
+    }
+
+    pub(in crate::cli) fn unfinished(job: JobId, phase: Phase) -> Self {
+        Self { job: job.to_string(), phase: Some(phase.word()) }
+    }
+
+    /// The reason in words.
+    pub(in crate::cli) fn told(&self) -> String {
+        match self.phase {
+            None => format!("{}: there is no such job", self.job),
+            Some(phase) => {
+                format!("{}: it is {phase}, and only what is over is forgotten", self.job)
+            }
+        }
+    }
 }
 
 /// A value as JSON has it: a number, true or false.

@@ -44,7 +44,7 @@ pub(crate) struct InitView {
     pub(crate) files: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct DoctorView {
     pub(crate) level: &'static str,
     pub(crate) checks: Vec<CheckView>,

@@ -62,7 +62,7 @@ async fn once(context: &Context, args: &TopArgs) -> Result<Exit, Failure> {
     let mut view = View::new(client(context)?);
     view.read().await;
     if let Some(reading) = view.newest.as_ref().filter(|reading| !reading.is_answered()) {
-        return Err(status::nobody(&reading.survey));
+        return Err(status::nobody(context, &reading.survey));
     }
     sleep(args.interval).await;
     view.read().await;

@@ -78,6 +78,11 @@ impl Settings {
         wire::SettingsHistoryReply { versions: self.history.clone() }
     }
 
+    pub(super) fn paused(&self) -> bool {
+        let paused = value(wire::setting_value::Value::Flag(true));
+        self.values.get("queue.paused").map(|(value, _)| *value) == paused
+    }
+
     pub(super) fn trail(&self) -> wire::TrailReply {
         let record = |version: &wire::SettingsVersion| wire::TrailRecord {
             log_index: 10 + version.version,
@@ -89,6 +94,27 @@ impl Settings {
 }
 
 impl World {
+    /// Whether a peer knows no leader.
+    pub(super) fn is_leaderless(&self, node: u64) -> bool {
+        self.leaderless || self.cut_off.contains(&node)
+    }
+
+    /// The members as a peer sees them.
+    pub(super) fn seen_by(&self, node: u64) -> Vec<wire::Member> {
+        let mut members = self.members.clone();
+        if self.cut_off.contains(&node) {
+            for member in &mut members {
+                (member.leader, member.alive) = (false, member.node == node);
+            }
+        }
+        members
+    }
+
+    pub(super) fn drain(&mut self, node: u64, draining: Option<bool>) {
+        let known = self.members.iter_mut().filter(|member| member.node == node);
+        known.for_each(|member| member.draining = draining.unwrap_or(member.draining));
+    }
+
     /// Retries under the id that follows.
     pub(super) fn retry(&mut self, id: &str) -> Result<wire::SubmitReply, Status> {
         let failed = self.jobs.get(id).ok_or_else(|| Status::not_found(format!("no job {id}")))?;
@@ -110,7 +136,6 @@ impl World {
     }
 
     pub(super) fn queue_stats(&self) -> wire::QueueStatsReply {
-        let paused = value(wire::setting_value::Value::Flag(true));
         let tenant = |tenant: &str, queued, weight| wire::TenantStats {
             tenant: tenant.to_owned(),
             queued,
@@ -127,7 +152,7 @@ impl World {
             failed: 3,
             cancelled: 1,
             forgotten: 40,
-            paused: self.settings.values.get("queue.paused").map(|(value, _)| *value) == paused,
+            paused: self.settings.paused(),
             priorities: vec![priority(4, 3, 1_795_290_563_000), priority(9, 2, 0)],
             tenants: vec![tenant("default", 4, 1), tenant("studio", 1, 10)],
             jobs_max: 100_000,
