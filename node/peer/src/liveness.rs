@@ -16,7 +16,7 @@ use atelier_state::limits;
 use atelier_state::roster::{Node, NodeId};
 use atelier_state::state::State;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -51,7 +51,8 @@ pub struct Liveness {
 struct Heard {
     incarnation: u64,
     at: Duration,
-    running: BTreeSet<(JobId, FencingToken)>,
+    // Shared: whoever decides takes a copy of the whole opinion for each round.
+    running: Arc<BTreeSet<(JobId, FencingToken)>>,
     features: u32,
 }
 
@@ -94,7 +95,7 @@ impl Liveness {
             let quietest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(id, _)| *id);
             self.heard.remove(&quietest.expect("a full table has entries"));
         }
-        let running = beat.running.into_iter().take(BEAT_LEASES_MAX).collect();
+        let running = Arc::new(beat.running.into_iter().take(BEAT_LEASES_MAX).collect());
         let (incarnation, features) = (beat.incarnation, beat.features);
         let heard = Heard { incarnation, at: now, running, features };
         self.heard.insert(beat.node, heard);

@@ -163,8 +163,9 @@ pub struct Leader {
     // Term and deciders of the present leadership.
     leading: Option<(u64, Deciders)>,
     led_since: Duration,
-    // Members that were told to have fallen silent.
+    // Members that were told to have fallen silent, and when they were looked at.
     silent: BTreeSet<NodeId>,
+    looked_at: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,8 +182,18 @@ impl Leader {
     pub fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>, liveness: Arc<LivenessTable>) -> Leader {
         let (status, view) = (log.status(), log.view());
         let arrivals = liveness.arrivals();
-        let (led_since, silent) = (Duration::ZERO, BTreeSet::new());
-        Leader { log, clock, liveness, status, view, arrivals, leading: None, led_since, silent }
+        Leader {
+            log,
+            clock,
+            liveness,
+            status,
+            view,
+            arrivals,
+            leading: None,
+            led_since: Duration::ZERO,
+            silent: BTreeSet::new(),
+            looked_at: Duration::ZERO,
+        }
     }
 
     /// Acts until `shutdown`, or until the log is gone.
@@ -267,8 +278,9 @@ impl Leader {
 
     /// Decides and proposes; the log answers when the view shows the result.
     async fn round(&mut self) {
-        self.tell_silence();
         let at = self.moment();
+        let liveness = self.liveness.get();
+        self.tell_silence(at.now, &liveness);
         let Some((_, deciders)) = &mut self.leading else { return };
         let view = self.view.borrow_and_update().clone();
         self.arrivals.mark_unchanged();
@@ -276,7 +288,7 @@ impl Leader {
             let status = self.status.borrow();
             status.voters.union(&status.learners).copied().collect()
         };
-        let commands = deciders.decide(at, &view, &self.liveness.get(), &members);
+        let commands = deciders.decide(at, &view, &liveness, &members);
         // A view is the size of a few pointers, but it keeps a whole state from being freed.
         drop(view);
         if commands.is_empty() {
@@ -309,12 +321,13 @@ impl Leader {
     }
 
     /// Logs which members have fallen silent and which speak again, once for each change.
-    fn tell_silence(&mut self) {
-        let (now, liveness) = (self.clock.now(), self.liveness.get());
+    fn tell_silence(&mut self, now: Duration, liveness: &Liveness) {
         // Each member has a lease's time to find a new leader.
-        if now.saturating_sub(self.led_since) <= liveness.lease() {
+        let is_early = now.saturating_sub(self.led_since) <= liveness.lease();
+        if is_early || now.saturating_sub(self.looked_at) < liveness.lease() / 8 {
             return;
         }
+        self.looked_at = now;
         let status = self.status.borrow();
         let members = status.voters.union(&status.learners).filter(|node| **node != status.node);
         let silent = members.copied().filter(|node| !liveness.is_alive(now, *node)).collect();

@@ -47,7 +47,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -204,11 +204,17 @@ impl Supervisor {
     async fn work(&mut self, shutdown: &CancellationToken) {
         loop {
             self.attend();
-            match self.next_event(shutdown).await {
-                Event::Shutdown => return,
-                Event::View | Event::Engine | Event::Tick => {}
-                Event::AttemptEnded(task) => self.end_attempt(task),
-                Event::Registered(registered) => self.registration.take(registered),
+            loop {
+                match self.next_event(shutdown).await {
+                    Event::Shutdown => return,
+                    Event::View | Event::Engine | Event::Tick => break,
+                    Event::Registered(registered) => {
+                        self.registration.take(registered);
+                        break;
+                    }
+                    // Duties come from the view, and that has not changed.
+                    Event::AttemptEnded(task) => self.end_attempts(task),
+                }
             }
         }
     }
@@ -217,13 +223,9 @@ impl Supervisor {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Event::Shutdown,
-            Some(ended) = self.attempts.join_next_with_id() => match ended {
-                Ok((task, ())) => Event::AttemptEnded(task),
-                Err(error) => {
-                    tracing::error!(node = %self.settings.node, %error, "an attempt died");
-                    Event::AttemptEnded(error.id())
-                }
-            },
+            Some(ended) = self.attempts.join_next_with_id() => {
+                Event::AttemptEnded(ended_task(ended))
+            }
             Some(registered) = self.registering.join_next() => {
                 Event::Registered(registered.unwrap_or(Registered::Failed))
             }
@@ -313,6 +315,15 @@ impl Supervisor {
         }
     }
 
+    /// Ends this attempt and whichever others have ended by now.
+    fn end_attempts(&mut self, first: Id) {
+        self.end_attempt(first);
+        while let Some(ended) = self.attempts.try_join_next_with_id() {
+            self.end_attempt(ended_task(ended));
+        }
+        self.tell_signs();
+    }
+
     fn end_attempt(&mut self, task: Id) {
         let key =
             self.running.iter().find(|(_, running)| running.task == task).map(|(key, _)| *key);
@@ -376,6 +387,16 @@ impl Supervisor {
             }
         }
         while self.attempts.join_next().await.is_some() {}
+    }
+}
+
+fn ended_task(ended: Result<(Id, ()), JoinError>) -> Id {
+    match ended {
+        Ok((task, ())) => task,
+        Err(error) => {
+            tracing::error!(%error, "an attempt died");
+            error.id()
+        }
     }
 }
 
