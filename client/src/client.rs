@@ -9,6 +9,7 @@ use atelier_proto::client::v1 as wire;
 use atelier_proto::client::v1::atelier_client::AtelierClient;
 use atelier_proto::line::Line;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response};
 
 use crate::budget::{Budget, Failure, Kind, Next};
@@ -26,6 +27,8 @@ pub(crate) type Rpc = AtelierClient<Line>;
 
 /// A list of the most jobs with the longest prompts fits; a larger answer is refused.
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
+/// Metadata of a read that may be answered with what is old.
+const STALE_KEY: &str = "atelier-stale";
 /// Learning who else is there may delay a watch by no more than this.
 const LEARN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Who leads is asked again so often; at once where an endpoint falls silent.
@@ -293,6 +296,9 @@ impl Client {
     {
         let mut request = Request::new(message);
         request.set_timeout(allowed);
+        if self.options().stale_reads {
+            request.metadata_mut().insert(STALE_KEY, MetadataValue::from_static("yes"));
+        }
         let under_way = self.pool().begin(&endpoint.address);
         let sent = timeout(allowed, send(Self::rpc(endpoint), request)).await;
         drop(under_way);

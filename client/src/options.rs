@@ -43,6 +43,9 @@ pub struct Options {
     /// error is [`crate::Error::NoLeader`], and nothing was sent. Watches and waits are not bound
     /// by it.
     pub leader_confirmed: bool,
+    /// Whether a read takes what a peer knows that follows no leader, however old. No: such a peer
+    /// refuses, and another one is asked. For whoever looks at a cluster that is in trouble.
+    pub stale_reads: bool,
     /// Where the caller stands: a call that any peer answers as well goes to one whose label
     /// `region` is this, as long as one answers. `None`, the default, has no preference, and so
     /// has a region of which there is no member. Known from the members, so from the second call
@@ -70,6 +73,7 @@ impl Default for Options {
             keep_alive_timeout: Duration::from_secs(2),
             learn_members: true,
             leader_confirmed: false,
+            stale_reads: false,
             region: None,
             tls: None,
             entropy: Entropy::os(),

@@ -65,7 +65,7 @@ impl Context {
 
     /// The same, and any peer is believed.
     fn any_client(&self, default: Duration) -> Result<Client, Failure> {
-        self.client_with(self.asking(default))
+        self.client_with(Options { stale_reads: true, ..self.asking(default) })
     }
 
     fn asking(&self, default: Duration) -> Options {
@@ -104,6 +104,7 @@ impl Context {
             attempt_timeout: deadline,
             retries_max: 0,
             learn_members: false,
+            stale_reads: true,
             ..Options::default()
         };
         Ok(Client::connect([address], options)?)

@@ -54,7 +54,13 @@ pub(super) async fn run(context: &Context, args: TopArgs) -> Result<Exit, Failur
 /// A client that turns to another peer soon where one hangs.
 fn client(context: &Context) -> Result<Client, Failure> {
     let deadline = context.connection.timeout.unwrap_or(PATIENCE_ASK);
-    context.client_with(Options { deadline, attempt_timeout: PATIENCE_PEER, ..Options::default() })
+    let attempt_timeout = PATIENCE_PEER;
+    context.client_with(Options {
+        deadline,
+        attempt_timeout,
+        stale_reads: true,
+        ..Options::default()
+    })
 }
 
 /// Reads twice, an interval apart, and prints what the second reading shows.
