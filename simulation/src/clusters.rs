@@ -13,7 +13,7 @@ pub(crate) fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
     let last = from.saturating_add(seeds.saturating_sub(1));
     println!("seeds {from} to {last}; one again: {}", command("<seed>"));
     let watch = Instant::now();
-    let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut faults: BTreeMap<String, u64> = BTreeMap::new();
     let (mut accepted, mut entries, mut calls, mut virtual_ms) = (0, 0, 0, 0);
     for seed in from..from.saturating_add(seeds) {
         let Ok(run) = catch_unwind(|| run(&Plan::of(seed))) else {
@@ -24,7 +24,9 @@ pub(crate) fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
             println!("seed {seed}: {property} is broken: {detail}");
             return Ok(failed(seed));
         }
-        for (kind, count) in run.faults {
+        let acts = run.acts.iter().map(|(kind, count)| (format!("operator: {kind}"), count));
+        let faulty = run.faults.iter().map(|(kind, count)| (kind.to_string(), count));
+        for (kind, count) in faulty.chain(acts) {
             *faults.entry(kind).or_default() += count;
         }
         accepted += run.accepted;

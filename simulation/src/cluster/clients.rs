@@ -53,13 +53,26 @@ pub(crate) fn submission(job: u64) -> Submission {
 
 /// Makes a client that reaches some peers.
 pub(crate) fn client(network: &Network, name: &str, seed: u64, peers: &[u64]) -> Client {
+    client_with(network, name, seed, peers, Options::default())
+}
+
+/// Makes a client as the command line has one: it believes a peer only where a leader answers it.
+pub(crate) fn operator(network: &Network, seed: u64, peers: &[u64]) -> Client {
+    let options = Options { leader_confirmed: true, ..Options::default() };
+    client_with(network, "operator", seed, peers, options)
+}
+
+fn client_with(
+    network: &Network,
+    name: &str,
+    seed: u64,
+    peers: &[u64],
+    options: Options,
+) -> Client {
     let rng = Mutex::new(Rng::of(seed, name));
     let draw = move || rng.lock().unwrap_or_else(PoisonError::into_inner).bits();
-    let options = Options {
-        entropy: Entropy::from_fn(draw),
-        learn_members: peers.len() > 1,
-        ..Options::default()
-    };
+    let options =
+        Options { entropy: Entropy::from_fn(draw), learn_members: peers.len() > 1, ..options };
     let (network, name) = (network.clone(), name.to_owned());
     let dial = move |address: &str| Ok(network.line(&name, address));
     let peers = peers.iter().map(|peer| address(*peer));

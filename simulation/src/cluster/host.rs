@@ -6,14 +6,17 @@ use super::engine::HostEngine;
 use super::network::{Network, SimulatedDial};
 use super::plan::Shape;
 use crate::world::{SimulatedDisk, SimulatedEntropy};
-use atelier_peer::config::{Config, Jobs, Listen, Member, RaftTimers};
-use atelier_peer::peer::{Outside, Peer};
+use atelier_peer::config::{Config, EngineSettings, Jobs, Listen, Member, RaftTimers};
+use atelier_peer::peer::{OriginError, Outside, Peer, StartError};
 use atelier_peer::ports::Tree;
 use atelier_peer::ports::shelf::MemoryShelf;
 use atelier_peer::tasks::Group;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The cluster's name.
+const CLUSTER: &str = "simulated";
 
 /// A machine of the cluster.
 pub(crate) struct Host {
@@ -28,6 +31,8 @@ pub(crate) struct Host {
     lives: AtomicU64,
     /// Faults that keep it down at the moment.
     down: AtomicU64,
+    /// Whether a process is to run: a spare waits for the operator, and a peer that was removed has ended for good.
+    enabled: Arc<AtomicBool>,
     process: Mutex<Option<Process>>,
 }
 
@@ -62,6 +67,7 @@ impl Host {
             network: network.clone(),
             lives: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            enabled: Arc::new(AtomicBool::new(id <= shape.peers)),
             process: Mutex::new(None),
         }
     }
@@ -70,7 +76,8 @@ impl Host {
     pub(crate) async fn start(&self) {
         let (starting, group, life) = {
             let mut process = self.process();
-            if process.is_some() || self.down.load(Ordering::SeqCst) > 0 {
+            let is_kept_down = self.down.load(Ordering::SeqCst) > 0 || !self.is_enabled();
+            if process.is_some() || is_kept_down {
                 return;
             }
             let life = 1 + self.lives.fetch_add(1, Ordering::SeqCst);
@@ -90,11 +97,21 @@ impl Host {
         match started {
             Ok(peer) => {
                 self.network.note(&format!("{} starts", self.id));
-                self.network.join(address(self.id), peer.routes(), group);
-                running.peer = Some(Arc::new(peer));
+                self.network.join(address(self.id), peer.routes(), group.clone());
+                let peer = Arc::new(peer);
+                running.peer = Some(peer.clone());
+                let (enabled, network, id) = (self.enabled.clone(), self.network.clone(), self.id);
+                drop(group.spawn(async move {
+                    let why = peer.given_up().await;
+                    network.note(&format!("{id} ends: {why}"));
+                    enabled.store(false, Ordering::SeqCst);
+                }));
             }
             Err(error) => {
                 self.network.note(&format!("{} does not start: {error}", self.id));
+                if matches!(error, StartError::Origin(OriginError::Removed { .. })) {
+                    self.enabled.store(false, Ordering::SeqCst);
+                }
                 *process = None;
             }
         }
@@ -109,6 +126,23 @@ impl Host {
             group.kill();
             drop(peer);
             self.network.note(&format!("{} dies", self.id));
+        }
+    }
+
+    /// Lets a spare start.
+    pub(crate) fn enable(&self) {
+        self.enabled.store(true, Ordering::SeqCst);
+    }
+
+    /// Says whether a process is to run here.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::SeqCst)
+    }
+
+    /// Clears away a process that has ended by itself.
+    pub(crate) fn reap(&self) {
+        if !self.is_enabled() && self.process().is_some() {
+            self.crash();
         }
     }
 
@@ -151,13 +185,20 @@ impl Host {
     }
 
     fn config(&self) -> Config {
-        let Config { listen, raft, jobs, .. } = Config::default();
+        let Config { listen, raft, jobs, engine, .. } = Config::default();
         let member = |id| Member { id, address: address(id) };
+        let is_spare = self.id > self.shape.peers;
+        // It asks another one with each start, so that one that is down or gone keeps it out for a while only.
+        let through = 1 + self.life() % self.shape.peers;
         Config {
-            node: self.id,
-            cluster: "simulated".to_owned(),
+            node: if is_spare { 0 } else { self.id },
+            cluster: CLUSTER.to_owned(),
+            join_through: if is_spare { address(through) } else { String::new() },
+            cluster_token: "a-token-of-the-simulation".to_owned(),
             listen: Listen { advertise: address(self.id), ..listen },
-            peers: (1..=self.shape.peers).map(member).collect(),
+            peers: if is_spare { Vec::new() } else { (1..=self.shape.peers).map(member).collect() },
+            // The engine comes from outside.
+            engine: EngineSettings { enabled: false, ..engine },
             raft: RaftTimers {
                 snapshot_entries: self.shape.snapshot_entries,
                 entries_kept: self.shape.snapshot_entries,

@@ -3,7 +3,8 @@
 //! ```text
 //!   plan ──► clients: atelier-client ──┐                  ┌──► Host: a peer's process, a group of tasks
 //!     │                                ├──► Network ──────┤      │ Outside: clock, entropy, engine, shelf
-//!     └──► faults ─────────────────────┘   frames, cuts   └──► Host …  └─ SimulatedDisk
+//!     ├──► operator: atelier-client ───┤                  └──► Host …  └─ SimulatedDisk
+//!     └──► faults ─────────────────────┘   frames, cuts
 //!              │                                                │
 //!              └─ crash · pause · cut · slow · fail             └─► Watcher: states of all peers, compared
 //! ```
@@ -18,11 +19,12 @@ mod clock;
 mod engine;
 mod host;
 mod network;
+mod operator;
 mod plan;
 mod rig;
 mod watcher;
 
-pub use plan::{Fault, FaultKind, Plan, Shape, Wish};
+pub use plan::{Act, ActKind, Fault, FaultKind, Plan, Shape, Wish};
 
 use std::collections::BTreeMap;
 
@@ -35,6 +37,8 @@ pub struct Run {
     pub hash: String,
     /// What befell whom, by kind of fault.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What the operator has done, by kind of act.
+    pub acts: BTreeMap<&'static str, u64>,
     /// Calls over the network.
     pub calls: u64,
     /// Jobs that a client was told of as accepted.

@@ -14,6 +14,9 @@ pub struct Plan {
     pub wishes: Vec<Wish>,
     /// What goes wrong, by time.
     pub faults: Vec<Fault>,
+    /// What the operator does, by time, one after another.
+    #[serde(default)]
+    pub acts: Vec<Act>,
 }
 
 /// Sizes and times of a run.
@@ -21,9 +24,12 @@ pub struct Plan {
 pub struct Shape {
     /// Decides every latency of the run.
     pub seed: u64,
-    /// Peers, named from 1; all vote.
+    /// Peers at the beginning, named from 1; all vote.
     pub peers: u64,
-    /// Clients, each with all addresses.
+    /// Machines that stand by, numbered after the peers; none runs until the operator lets it join.
+    #[serde(default)]
+    pub spares: u64,
+    /// Clients, each with the addresses of all peers.
     pub clients: u64,
     /// Time of one denoise step.
     pub step_ms: u64,
@@ -50,6 +56,98 @@ pub struct Wish {
     pub job: u64,
     /// When its client calls it off, after it was accepted; 0: never.
     pub cancel_ms: u64,
+}
+
+/// Something that the operator does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    /// When, at the earliest.
+    pub at_ms: u64,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: ActKind,
+}
+
+/// The acts of an operator; machines are named by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum ActKind {
+    /// Hands the lead over.
+    Transfer {
+        /// To whom.
+        to: u64,
+    },
+    /// Puts a spare machine into a peer's place.
+    Replace {
+        /// The peer.
+        leaves: u64,
+        /// The spare.
+        comes: u64,
+    },
+    /// Lets a spare machine join, and gives it a vote.
+    Add {
+        /// The spare.
+        comes: u64,
+    },
+    /// Takes a peer out.
+    Remove {
+        /// The peer.
+        leaves: u64,
+    },
+    /// Takes a peer's vote away.
+    Demote {
+        /// Whose.
+        peer: u64,
+    },
+    /// Gives a vote back.
+    Promote {
+        /// Whose.
+        peer: u64,
+    },
+    /// Lets a peer have no new jobs, or jobs again.
+    Drain {
+        /// Which.
+        peer: u64,
+        /// Whether it drains.
+        draining: bool,
+    },
+}
+
+impl ActKind {
+    /// Returns the word for the kind.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ActKind::Transfer { .. } => "transfer",
+            ActKind::Replace { .. } => "replace",
+            ActKind::Add { .. } => "add",
+            ActKind::Remove { .. } => "remove",
+            ActKind::Demote { .. } => "demote",
+            ActKind::Promote { .. } => "promote",
+            ActKind::Drain { draining: true, .. } => "drain",
+            ActKind::Drain { draining: false, .. } => "resume",
+        }
+    }
+
+    /// The spare that joins by it.
+    pub fn comes(&self) -> Option<u64> {
+        match *self {
+            ActKind::Replace { comes, .. } | ActKind::Add { comes } => Some(comes),
+            _ => None,
+        }
+    }
+
+    /// The peer that leaves by it.
+    pub fn leaves(&self) -> Option<u64> {
+        match *self {
+            ActKind::Replace { leaves, .. } | ActKind::Remove { leaves } => Some(leaves),
+            _ => None,
+        }
+    }
+
+    /// Whether a machine comes or leaves by it.
+    pub fn moves(&self, machine: u64) -> bool {
+        self.comes() == Some(machine) || self.leaves() == Some(machine)
+    }
 }
 
 /// Something that goes wrong for a while.
@@ -142,6 +240,8 @@ impl FaultKind {
 }
 
 const KINDS: u64 = 10;
+/// Machines that stand by: one to replace a peer with, one to add.
+const SPARES: u64 = 2;
 
 impl Plan {
     /// Draws the plan of a seed: every kind of fault is in or out, so that some runs see one kind
@@ -152,6 +252,7 @@ impl Plan {
         let shape = Shape {
             seed,
             peers: if rng.chance(75) { 3 } else { 5 },
+            spares: SPARES,
             clients: rng.between(1..=4),
             step_ms: rng.between(20..=300),
             lease_ms: rng.between(1_000..=3_000),
@@ -170,7 +271,8 @@ impl Plan {
             .collect();
         wishes.sort_by_key(|wish| wish.at_ms);
         let faults = faults(rng, &shape);
-        Plan { shape, wishes, faults }
+        let acts = acts(&mut Rng::of(seed, "cluster operator"), &shape);
+        Plan { shape, wishes, faults, acts }
     }
 }
 
@@ -189,6 +291,44 @@ fn faults(rng: &mut Rng, shape: &Shape) -> Vec<Fault> {
         }
     }
     drawn.sort_by_key(|fault| fault.at_ms);
+    drawn
+}
+
+/// Draws what the operator does; in half of the runs nothing.
+fn acts(rng: &mut Rng, shape: &Shape) -> Vec<Act> {
+    let mut drawn = Vec::new();
+    if rng.chance(50) {
+        return drawn;
+    }
+    let (replacement, newcomer) = (shape.peers + 1, shape.peers + 2);
+    let replaced = rng.between(1..=shape.peers);
+    let other = 1 + replaced % shape.peers;
+    let at = |rng: &mut Rng| rng.between(2_000..=shape.heal_ms - 1_000);
+    let mut pair = |rng: &mut Rng, first: ActKind, second: ActKind| {
+        let (one, two) = (at(rng), at(rng));
+        drawn.push(Act { at_ms: one.min(two), kind: first });
+        drawn.push(Act { at_ms: one.max(two), kind: second });
+    };
+    if rng.chance(50) {
+        let to = |rng: &mut Rng| ActKind::Transfer { to: rng.between(1..=shape.peers) };
+        let (first, second) = (to(rng), to(rng));
+        pair(rng, first, second);
+    }
+    if rng.chance(50) {
+        let first = ActKind::Replace { leaves: replaced, comes: replacement };
+        pair(rng, first, ActKind::Transfer { to: replacement });
+    }
+    if rng.chance(40) {
+        pair(rng, ActKind::Add { comes: newcomer }, ActKind::Remove { leaves: other });
+    }
+    if rng.chance(30) {
+        pair(rng, ActKind::Demote { peer: other }, ActKind::Promote { peer: other });
+    }
+    if rng.chance(40) {
+        let drain = |draining| ActKind::Drain { peer: other, draining };
+        pair(rng, drain(true), drain(false));
+    }
+    drawn.sort_by_key(|act| act.at_ms);
     drawn
 }
 

@@ -5,6 +5,7 @@ use super::clock::HostClock;
 use super::engine::picture;
 use super::host::{Host, address};
 use super::network::Network;
+use super::operator::{self, Desk};
 use super::plan::{Fault, FaultKind, Plan};
 use super::watcher::Watcher;
 use super::{Plant, Run};
@@ -29,6 +30,7 @@ pub(crate) struct Rig {
     network: Network,
     hosts: Vec<Arc<Host>>,
     told: Told,
+    desk: Desk,
     watcher: Watcher,
     origin: Instant,
 }
@@ -39,10 +41,11 @@ impl Rig {
         let host =
             |id| Arc::new(Host::new(id, &plan.shape, plant, &network, HostClock::new(origin)));
         Rig {
-            hosts: (1..=plan.shape.peers).map(host).collect(),
+            hosts: (1..=plan.shape.peers + plan.shape.spares).map(host).collect(),
             plan: plan.clone(),
             network,
             told: Told::default(),
+            desk: Desk::default(),
             watcher: Watcher::default(),
             origin,
         }
@@ -61,6 +64,7 @@ impl Rig {
             violation,
             hash,
             faults,
+            acts: self.desk.done(),
             calls,
             accepted: u64::try_from(accepted).expect("a usize fits"),
             entries: self.watcher.committed().0,
@@ -76,26 +80,50 @@ impl Rig {
             tokio::spawn(async move { host.start().await });
         }
         clients::play(&self.plan, &self.network, &self.told, self.origin);
+        operator::play(&self.plan, &self.network, &self.hosts, &self.desk, self.origin);
         for fault in self.plan.faults.clone() {
             tokio::spawn(befall(fault, self.hosts.clone(), self.network.clone(), self.origin));
         }
         let healed = self.origin + Duration::from_millis(self.plan.shape.heal_ms);
-        while Instant::now() < healed {
-            self.watcher.look(&self.hosts)?;
+        // Each act has its time, so this ends.
+        while Instant::now() < healed || !self.desk.has_ended() {
+            self.look()?;
             sleep(LOOK).await;
         }
-        sleep_until(healed).await;
-        let rest_by = healed + Duration::from_millis(self.plan.shape.settle_ms);
+        let rest_by = Instant::now() + Duration::from_millis(self.plan.shape.settle_ms);
         loop {
-            self.watcher.look(&self.hosts)?;
+            self.look()?;
             let Err(why) = self.rests() else { break };
             if Instant::now() >= rest_by {
                 return Err(("liveness", why));
             }
             sleep(LOOK).await;
         }
+        self.judge_members()?;
         self.judge()?;
         self.draws_fresh().await
+    }
+
+    fn look(&mut self) -> Result<(), Broken> {
+        self.hosts.iter().for_each(|host| host.reap());
+        self.watcher.look(&self.hosts)
+    }
+
+    /// The machines whose peers belong to the cluster, by what its leader says.
+    ///
+    /// # Errors
+    /// Says why nobody can tell.
+    fn members(&self) -> Result<Vec<Arc<Host>>, String> {
+        let statuses = self.hosts.iter().filter_map(|host| host.peer());
+        let statuses: Vec<_> = statuses.map(|peer| peer.raft().status().borrow().clone()).collect();
+        let mut leading = statuses.iter().filter(|status| status.is_leader);
+        let (Some(leader), None) = (leading.next(), leading.next()) else {
+            let count = statuses.iter().filter(|status| status.is_leader).count();
+            return Err(format!("{count} peers lead"));
+        };
+        let belongs =
+            |host: &&Arc<Host>| leader.addresses.values().any(|known| *known == address(host.id));
+        Ok(self.hosts.iter().filter(belongs).cloned().collect())
     }
 
     /// Says why the cluster has not come to rest.
@@ -107,30 +135,48 @@ impl Rig {
                 return Err(format!("whoever waits for job {} was not told its end", wish.job));
             }
         }
-        let mut applied = None;
-        let mut leaders = 0;
+        let (members, mut agreed) = (self.members()?, None);
         for host in &self.hosts {
+            let is_member = members.iter().any(|member| member.id == host.id);
+            if !is_member && host.peer().is_some() {
+                return Err(format!("peer {} is no member and runs", host.id));
+            }
+        }
+        for host in &members {
             let peer = host.peer().ok_or_else(|| format!("peer {} does not run", host.id))?;
             let reasons = peer.unready_reasons();
             if !reasons.is_empty() {
                 return Err(format!("peer {} is not ready: {}", host.id, reasons.join(", ")));
             }
             let status = peer.raft().status().borrow().clone();
-            leaders += u32::from(status.is_leader);
-            if status.voters.len() as u64 != self.plan.shape.peers {
-                return Err(format!("peer {} knows the voters {:?}", host.id, status.voters));
-            }
-            if *applied.get_or_insert(status.applied) != status.applied {
-                return Err(format!("peer {} has applied {}", host.id, status.applied.0));
+            let known = (status.applied, status.voters, status.addresses);
+            if *agreed.get_or_insert_with(|| known.clone()) != known {
+                return Err(format!("peer {} knows {known:?}, another {agreed:?}", host.id));
             }
         }
-        if leaders == 1 { Ok(()) } else { Err(format!("{leaders} peers lead")) }
+        Ok(())
+    }
+
+    /// Who was said to have come or left has.
+    fn judge_members(&self) -> Result<(), Broken> {
+        let members = self.members().map_err(|why| ("liveness", why))?;
+        for (machine, belongs) in self.desk.belongs() {
+            let is_member = members.iter().any(|member| member.id == machine);
+            if is_member != belongs {
+                let detail = format!(
+                    "machine {machine} belongs to the cluster: {is_member}, the operator was told: {belongs}"
+                );
+                return Err(("membership", detail));
+            }
+        }
+        Ok(())
     }
 
     /// Compares what clients were told with what every peer holds.
     fn judge(&self) -> Result<(), Broken> {
+        let members = self.members().map_err(|why| ("liveness", why))?;
         for (job, answers) in self.told.all() {
-            for host in &self.hosts {
+            for host in &members {
                 self.judge_at(host, job, &answers)?;
             }
         }
@@ -178,7 +224,7 @@ impl Rig {
 
     /// A fresh job succeeds through every peer.
     async fn draws_fresh(&self) -> Result<(), Broken> {
-        for host in &self.hosts {
+        for host in self.members().map_err(|why| ("liveness", why))? {
             let (number, seed) = (1_000_000 + host.id, self.plan.shape.seed);
             let client =
                 clients::client(&self.network, &format!("prober-{}", host.id), seed, &[host.id]);
