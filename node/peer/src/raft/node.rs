@@ -87,9 +87,12 @@ impl RaftNode {
         let identity = Identity { node: options.node, cluster: options.cluster.clone() };
         let fresh = DiskId::draw(entropy);
         let has_threads = options.threads > 0;
+        claim(&store, &identity).await?;
         let place = store.clone();
-        let loaded = tasks::blocking(move || load(&place, &identity, fresh, has_threads)).await;
+        let loaded = tasks::blocking(move || load(&place, fresh, has_threads)).await;
         let loaded = loaded.map_err(|error| raft_error(&error))??;
+        // The others are told of the directory's id.
+        store.settled(Tree::Log).await.map_err(LoadError::Store)?;
         let (machine, view) = loaded.machine;
         let marks = machine.marks();
         let (log_bytes, log_thread) = (loaded.log.bytes(), loaded.log_thread);
@@ -228,13 +231,20 @@ struct Loaded {
     machine: (StateMachine, watch::Receiver<View>),
 }
 
-fn load(
-    store: &Arc<dyn Store>,
-    identity: &Identity,
-    fresh: DiskId,
-    has_threads: bool,
-) -> Result<Loaded, StartError> {
-    identity::claim(store.as_ref(), identity)?;
+/// Marks a new directory, each tree once the one before is marked for good: a crash leaves what the next start goes on
+/// with.
+async fn claim(store: &Arc<dyn Store>, identity: &Identity) -> Result<(), StartError> {
+    loop {
+        let (place, own) = (store.clone(), identity.clone());
+        let marked = tasks::blocking(move || identity::claim(place.as_ref(), &own)).await;
+        match marked.map_err(|error| raft_error(&error))?? {
+            Some(tree) => store.settled(tree).await.map_err(LoadError::Store)?,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn load(store: &Arc<dyn Store>, fresh: DiskId, has_threads: bool) -> Result<Loaded, StartError> {
     identity::check_fit(store.as_ref())?;
     let disk = identity::disk(store.as_ref(), fresh)?;
     let (shelf, meta, state) = Shelf::open(store)?;

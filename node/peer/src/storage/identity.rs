@@ -110,12 +110,13 @@ pub fn mark(batch: &mut Batch, identity: &Identity) {
     batch.set(KEY, frame::seal(KEY, &encode(identity)));
 }
 
-/// Claims a store for a node: a new one is marked, an old one must bear the mark. Blocks.
+/// Claims a store for a node: a new one is marked, an old one must bear the mark. It marks one tree at a time and says
+/// which; once that is durable call it again, until there is none left. Blocks.
 ///
 /// # Errors
 /// - [`IdentityError::Other`]: another node's directory was given; correct the configuration.
 /// - [`IdentityError::Load`]: the mark is damaged, missing from one tree, or cannot be written.
-pub fn claim(store: &dyn Store, identity: &Identity) -> Result<(), IdentityError> {
+pub fn claim(store: &dyn Store, identity: &Identity) -> Result<Option<Tree>, IdentityError> {
     let found = Tree::ALL.map(|tree| read(store, tree).map(|found| (tree, found)));
     let mut marked = 0;
     let mut unmarked = Vec::new();
@@ -129,7 +130,7 @@ pub fn claim(store: &dyn Store, identity: &Identity) -> Result<(), IdentityError
             (tree, None) => unmarked.push(tree),
         }
     }
-    for tree in unmarked {
+    if let Some(tree) = unmarked.into_iter().next() {
         // The state is marked last, so a crash between the two leaves the log marked and the state empty.
         if !is_empty(store, tree)? || (marked > 0 && tree == Tree::Log) {
             return Err(lost(store, tree).into());
@@ -137,8 +138,9 @@ pub fn claim(store: &dyn Store, identity: &Identity) -> Result<(), IdentityError
         let mut batch = Batch::new();
         mark(&mut batch, identity);
         store.write(tree, batch).map_err(LoadError::Store)?;
+        return Ok(Some(tree));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Reads the id of a store's directory; one that has none, new or of an earlier version, is given `fresh`. Blocks.
