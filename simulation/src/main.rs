@@ -1,14 +1,17 @@
-//! `simulation simulate` runs many seeds, `simulation reproduce` one of them again, line by line.
+//! `simulation simulate` runs many seeds, `simulation reproduce` one of them again, line by line, and
+//! `simulation history` writes what its clients asked and were told.
 
 #![forbid(unsafe_code)]
 
 mod clusters;
+mod histories;
 
 use anyhow::{Context, bail};
 use atelier_simulation::core::{Options, Run, run};
 use atelier_simulation::plan::Plan;
 use atelier_simulation::timeline;
 use clap::{Parser, Subcommand, ValueEnum};
+use histories::Format;
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::catch_unwind;
@@ -53,6 +56,21 @@ enum Verb {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Run one seed and write what clients asked and were told, for other checkers.
+    History {
+        /// The seed.
+        #[arg(long, required_unless_present = "plan")]
+        seed: Option<u64>,
+        /// A file with the plan, instead of the seed's own.
+        #[arg(long, conflicts_with = "seed")]
+        plan: Option<PathBuf>,
+        /// In which world.
+        #[arg(long, value_enum, default_value_t = Rig::Core)]
+        rig: Rig,
+        /// In which form.
+        #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+        format: Format,
+    },
 }
 
 /// How much of the world is simulated.
@@ -70,6 +88,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Simulate { seeds, from, rig: Rig::Cluster } => clusters::simulate(from, seeds),
         Verb::Reproduce { seed, plan, out, rig: Rig::Cluster } => {
             clusters::reproduce(seed, plan.as_deref(), out.as_deref())
+        }
+        Verb::History { seed, plan, rig, format } => {
+            histories::write(rig, seed, plan.as_deref(), format)
         }
         Verb::Reproduce { seed, plan, out, rig: Rig::Core } => {
             let plan = match (plan, seed) {

@@ -15,6 +15,8 @@
 
 mod clients;
 mod clock;
+mod deeds;
+mod diary;
 mod engine;
 mod host;
 mod network;
@@ -22,8 +24,10 @@ mod plan;
 mod rig;
 mod watcher;
 
+pub use deeds::{Deed, DeedKind};
 pub use plan::{Fault, FaultKind, Plan, Shape, Wish};
 
+use crate::operations::Operation;
 use std::collections::BTreeMap;
 
 /// What came of a run.
@@ -31,6 +35,8 @@ use std::collections::BTreeMap;
 pub struct Run {
     /// The first property that was broken, and how.
     pub violation: Option<(&'static str, String)>,
+    /// What clients asked and were told.
+    pub operations: Vec<Operation>,
     /// Digest of every call, frame, start and end, with its moment.
     pub hash: String,
     /// What befell whom, by kind of fault.

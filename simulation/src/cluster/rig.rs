@@ -2,6 +2,8 @@
 
 use super::clients::{self, Answers, Told};
 use super::clock::HostClock;
+use super::deeds;
+use super::diary::Diary;
 use super::engine::picture;
 use super::host::{Host, address};
 use super::network::Network;
@@ -29,6 +31,7 @@ pub(crate) struct Rig {
     network: Network,
     hosts: Vec<Arc<Host>>,
     told: Told,
+    diary: Diary,
     watcher: Watcher,
     origin: Instant,
 }
@@ -43,6 +46,7 @@ impl Rig {
             plan: plan.clone(),
             network,
             told: Told::default(),
+            diary: Diary::new(origin),
             watcher: Watcher::default(),
             origin,
         }
@@ -59,6 +63,7 @@ impl Rig {
         let virtual_ms = self.origin.elapsed().as_millis();
         let run = Run {
             violation,
+            operations: self.diary.operations(),
             hash,
             faults,
             calls,
@@ -75,7 +80,8 @@ impl Rig {
             let host = host.clone();
             tokio::spawn(async move { host.start().await });
         }
-        clients::play(&self.plan, &self.network, &self.told, self.origin);
+        clients::play(&self.plan, &self.network, &self.told, &self.diary, self.origin);
+        deeds::play(&self.plan, &self.network, &self.hosts, &self.diary, self.origin);
         for fault in self.plan.faults.clone() {
             tokio::spawn(befall(fault, self.hosts.clone(), self.network.clone(), self.origin));
         }

@@ -15,6 +15,7 @@
 //! other rigs.
 
 mod clients;
+mod diary;
 mod event;
 mod faults;
 mod journal;
@@ -31,6 +32,7 @@ pub use plant::Plant;
 
 use crate::checkers::Violation;
 use crate::history::Record;
+use crate::operations::Operation;
 use crate::plan::Plan;
 
 /// How a plan is run.
@@ -53,6 +55,8 @@ impl Default for Options {
 pub struct Run {
     /// Everything that happened, up to the violation.
     pub history: Vec<Record>,
+    /// What clients, workers and the leader asked and were told.
+    pub operations: Vec<Operation>,
     /// The first property that was broken.
     pub violation: Option<Violation>,
     /// Digest of the history's text.
