@@ -7,6 +7,7 @@ mod clusters;
 mod histories;
 
 use anyhow::{Context, bail};
+use atelier_simulation::checkers::linear::Tally;
 use atelier_simulation::core::{Options, Run, run};
 use atelier_simulation::plan::Plan;
 use atelier_simulation::timeline;
@@ -113,6 +114,7 @@ fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
     let watch = Instant::now();
     let mut counts = BTreeMap::new();
     let (mut events, mut records, mut virtual_ms) = (0, 0, 0);
+    let mut tally = Tally::default();
     for seed in from..from.saturating_add(seeds) {
         let Ok(run) = catch_unwind(|| run(&Plan::of(seed), Options::default())) else {
             println!("seed {seed}: the product or the rig panicked, see above");
@@ -124,6 +126,7 @@ fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
         }
         events += run.events;
         records += run.history.len();
+        tally = tally + run.tally;
         virtual_ms += run.virtual_ms;
         timeline::count(&run, &mut counts);
     }
@@ -132,6 +135,7 @@ fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
     }
     let wall = watch.elapsed().as_secs_f64();
     let (seconds, minute) = (virtual_ms as f64 / 1000.0, seeds as f64 * 60.0 / wall);
+    println!("{tally}");
     println!("{events} events, {records} records, {:.1} virtual hours", seconds / 3600.0);
     println!("{wall:.1} s, {minute:.0} seeds a minute, {:.0} virtual s each s", seconds / wall);
     println!("seeds {from} to {last}: no violation; one again: {}", command("<seed>"));

@@ -27,6 +27,7 @@ mod watcher;
 pub use deeds::{Deed, DeedKind};
 pub use plan::{Fault, FaultKind, Plan, Shape, Wish};
 
+use crate::checkers::linear::Tally;
 use crate::operations::Operation;
 use std::collections::BTreeMap;
 
@@ -37,6 +38,8 @@ pub struct Run {
     pub violation: Option<(&'static str, String)>,
     /// What clients asked and were told.
     pub operations: Vec<Operation>,
+    /// How many of them were judged.
+    pub tally: Tally,
     /// Digest of every call, frame, start and end, with its moment.
     pub hash: String,
     /// What befell whom, by kind of fault.

@@ -10,6 +10,8 @@ use super::network::Network;
 use super::plan::{Fault, FaultKind, Plan};
 use super::watcher::Watcher;
 use super::{Plant, Run};
+use crate::checkers;
+use crate::checkers::linear::{Sight, Tally};
 use atelier_client::Phase as Ended;
 use atelier_peer::ports::Log;
 use atelier_state::{JobId, Phase};
@@ -33,6 +35,7 @@ pub(crate) struct Rig {
     told: Told,
     diary: Diary,
     watcher: Watcher,
+    tally: Tally,
     origin: Instant,
 }
 
@@ -48,6 +51,7 @@ impl Rig {
             told: Told::default(),
             diary: Diary::new(origin),
             watcher: Watcher::default(),
+            tally: Tally::default(),
             origin,
         }
     }
@@ -64,6 +68,7 @@ impl Rig {
         let run = Run {
             violation,
             operations: self.diary.operations(),
+            tally: self.tally,
             hash,
             faults,
             calls,
@@ -101,7 +106,10 @@ impl Rig {
             sleep(LOOK).await;
         }
         self.judge()?;
-        self.draws_fresh().await
+        self.draws_fresh().await?;
+        self.tally = checkers::judge_operations(&self.diary.operations(), Sight::Clients)
+            .map_err(|violation| (violation.property, violation.detail))?;
+        Ok(())
     }
 
     /// Says why the cluster has not come to rest.

@@ -31,6 +31,7 @@ mod worker;
 pub use plant::Plant;
 
 use crate::checkers::Violation;
+use crate::checkers::linear::Tally;
 use crate::history::Record;
 use crate::operations::Operation;
 use crate::plan::Plan;
@@ -57,6 +58,8 @@ pub struct Run {
     pub history: Vec<Record>,
     /// What clients, workers and the leader asked and were told.
     pub operations: Vec<Operation>,
+    /// How many of them were judged.
+    pub tally: Tally,
     /// The first property that was broken.
     pub violation: Option<Violation>,
     /// Digest of the history's text.

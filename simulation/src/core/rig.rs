@@ -12,6 +12,8 @@ use super::plant::Plant;
 use super::scene::Scene;
 use super::worker::Worker;
 use super::{Options, Run};
+use crate::checkers;
+use crate::checkers::linear::{Sight, Tally};
 use crate::history::Fact;
 use crate::plan::{Ask, FaultKind, Plan, Request, Shape, Wish};
 use crate::world::{Agenda, Drawing, Nature, Rng, SimulatedClock};
@@ -86,8 +88,16 @@ impl Rig {
         let virtual_ms = self.scene.now_ms();
         let unseed = self.scene.rng.bits();
         let operations = self.scene.diary.close();
+        let tally = match self.scene.journal.is_broken() {
+            false => checkers::judge_operations(&operations, Sight::Whole),
+            true => Ok(Tally::default()),
+        };
+        let tally = tally.unwrap_or_else(|violation| {
+            self.scene.journal.accuse(violation.property, violation.detail);
+            Tally::default()
+        });
         let (history, hash, violation) = self.scene.journal.close();
-        Run { history, operations, violation, hash, unseed, events: self.events, virtual_ms }
+        Run { history, operations, tally, violation, hash, unseed, events: self.events, virtual_ms }
     }
 
     fn begin(&mut self) {
