@@ -20,7 +20,8 @@
 //! | paused | nothing is given out in a pause | issue 3 | `paused` |
 //! | liveness | after the healing every job ends, and a fresh one succeeds | I21 | `liveness` |
 //!
-//! Beside them stand those that judge operations, which both rigs write (`judge_operations`).
+//! Beside them stand those that judge operations, which both rigs write (`judge_operations`), and
+//! those that look into all peers at once (`raft`, with a table of its own).
 //!
 //! | property | promise | source | module |
 //! |---|---|---|---|
@@ -45,6 +46,7 @@ pub mod linear;
 mod liveness;
 mod order;
 mod paused;
+pub mod raft;
 mod result;
 pub mod sessions;
 pub mod watches;

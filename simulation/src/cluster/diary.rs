@@ -1,6 +1,8 @@
 //! The history of operations, as all clients of the rig write it.
 
+use super::eye::Onlooker;
 use super::host::Host;
+use crate::checkers::raft::Glance;
 use crate::operations::{
     Answer, Call, Key, Operation, Outcome, Phase, Recorder, Seen, Server, Ticket,
 };
@@ -17,12 +19,14 @@ pub(crate) const REGISTER_PREFIX: &str = "queue.weight.register-";
 #[derive(Clone)]
 pub(crate) struct Diary {
     recorder: Arc<Mutex<Recorder>>,
+    // Told of what is acknowledged.
+    onlooker: Onlooker,
     origin: Instant,
 }
 
 impl Diary {
-    pub(crate) fn new(origin: Instant) -> Diary {
-        Diary { recorder: Arc::default(), origin }
+    pub(crate) fn new(origin: Instant, onlooker: &Onlooker) -> Diary {
+        Diary { recorder: Arc::default(), onlooker: onlooker.clone(), origin }
     }
 
     /// Asks something, and writes down what was asked and what came of it.
@@ -55,6 +59,9 @@ impl Diary {
     }
 
     fn returns(&self, ticket: Ticket, outcome: Outcome, server: Option<Server>) {
+        if let Outcome::Ok { index: Some(index), .. } = outcome {
+            self.onlooker.see(Glance::Acknowledged { index });
+        }
         let mut recorder = self.recorder();
         recorder.returns(self.now_us(), ticket, outcome);
         if let Some(server) = server {

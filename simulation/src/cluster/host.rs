@@ -3,6 +3,7 @@
 use super::Plant;
 use super::clock::HostClock;
 use super::engine::HostEngine;
+use super::eye::Onlooker;
 use super::network::{Network, SimulatedDial};
 use super::plan::Shape;
 use crate::world::{SimulatedDisk, SimulatedEntropy};
@@ -23,6 +24,7 @@ pub(crate) struct Host {
     plant: Option<Plant>,
     shape: Shape,
     network: Network,
+    onlooker: Onlooker,
     shelf: MemoryShelf,
     /// How many processes it has had.
     lives: AtomicU64,
@@ -48,11 +50,11 @@ impl Host {
         id: u64,
         shape: &Shape,
         plant: Option<Plant>,
-        network: &Network,
+        (network, onlooker): (&Network, &Onlooker),
         clock: HostClock,
     ) -> Host {
         let seed = shape.seed ^ (id << 32);
-        Host {
+        let host = Host {
             id,
             disk: timed_disk(seed),
             shelf: MemoryShelf::new(Arc::new(clock.clone())),
@@ -60,10 +62,13 @@ impl Host {
             plant,
             shape: shape.clone(),
             network: network.clone(),
+            onlooker: onlooker.clone(),
             lives: AtomicU64::new(0),
             down: AtomicU64::new(0),
             process: Mutex::new(None),
-        }
+        };
+        onlooker.watch_disk(&host);
+        host
     }
 
     /// Starts a process, unless one runs or something keeps the machine down.
@@ -91,6 +96,7 @@ impl Host {
             Ok(peer) => {
                 self.network.note(&format!("{} starts", self.id));
                 self.network.join(address(self.id), peer.routes(), group);
+                self.onlooker.watch_process((self.id, life), &peer);
                 running.peer = Some(Arc::new(peer));
             }
             Err(error) => {
@@ -176,6 +182,9 @@ impl Host {
         let is_forgetful = self.plant == Some(Plant::ForgetfulEngine);
         let engine = HostEngine::new(Duration::from_millis(self.shape.step_ms), is_forgetful);
         self.disk.lie(self.plant == Some(Plant::LyingDisks));
+        if self.plant == Some(Plant::LostVotes) {
+            self.disk.forget(b"hvote");
+        }
         let dial = SimulatedDial { network: self.network.clone(), from: address(self.id) };
         Outside {
             clock: Arc::new(self.clock.clone()),

@@ -15,19 +15,21 @@
 
 mod clients;
 mod clock;
+mod decode;
 mod deeds;
 mod diary;
 mod engine;
+mod eye;
 mod host;
 mod network;
 mod plan;
 mod rig;
-mod watcher;
 
 pub use deeds::{Deed, DeedKind};
 pub use plan::{Fault, FaultKind, Plan, Shape, Wish};
 
 use crate::checkers::linear::Tally;
+use crate::checkers::raft::Glance;
 use crate::operations::Operation;
 use std::collections::BTreeMap;
 
@@ -40,6 +42,8 @@ pub struct Run {
     pub operations: Vec<Operation>,
     /// How many of them were judged.
     pub tally: Tally,
+    /// What the eye of `checkers::raft` saw.
+    pub glances: Vec<Glance>,
     /// Digest of every call, frame, start and end, with its moment.
     pub hash: String,
     /// What befell whom, by kind of fault.
@@ -59,6 +63,8 @@ pub struct Run {
 pub enum Plant {
     /// Disks acknowledge what they have not synced, as sled's flush does without ours.
     LyingDisks,
+    /// Disks keep no vote, as a node does that forgets to write it down.
+    LostVotes,
     /// An engine that goes on from a checkpoint draws one step more.
     ForgetfulEngine,
 }

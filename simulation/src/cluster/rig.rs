@@ -5,10 +5,10 @@ use super::clock::HostClock;
 use super::deeds;
 use super::diary::Diary;
 use super::engine::picture;
+use super::eye::Onlooker;
 use super::host::{Host, address};
 use super::network::Network;
 use super::plan::{Fault, FaultKind, Plan};
-use super::watcher::Watcher;
 use super::{Plant, Run};
 use crate::checkers;
 use crate::checkers::linear::{Sight, Tally};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Between two looks into all peers.
+/// Between two questions for what the eye has seen, and whether all has come to rest.
 const LOOK: Duration = Duration::from_millis(200);
 /// For a fresh job, once everything has come to rest.
 const FRESH: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ pub(crate) struct Rig {
     hosts: Vec<Arc<Host>>,
     told: Told,
     diary: Diary,
-    watcher: Watcher,
+    onlooker: Onlooker,
     tally: Tally,
     origin: Instant,
 }
@@ -42,15 +42,16 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(plan: &Plan, plant: Option<Plant>) -> Rig {
         let (network, origin) = (Network::new(plan.shape.seed), Instant::now());
-        let host =
-            |id| Arc::new(Host::new(id, &plan.shape, plant, &network, HostClock::new(origin)));
+        let onlooker = Onlooker::default();
+        let around = (&network, &onlooker);
+        let host = |id| Arc::new(Host::new(id, &plan.shape, plant, around, HostClock::new(origin)));
         Rig {
             hosts: (1..=plan.shape.peers).map(host).collect(),
             plan: plan.clone(),
             network,
             told: Told::default(),
-            diary: Diary::new(origin),
-            watcher: Watcher::default(),
+            diary: Diary::new(origin, &onlooker),
+            onlooker,
             tally: Tally::default(),
             origin,
         }
@@ -69,11 +70,12 @@ impl Rig {
             violation,
             operations: self.diary.operations(),
             tally: self.tally,
+            glances: self.onlooker.glances(),
             hash,
             faults,
             calls,
             accepted: u64::try_from(accepted).expect("a usize fits"),
-            entries: self.watcher.committed().0,
+            entries: self.onlooker.committed(),
             virtual_ms: u64::try_from(virtual_ms).expect("virtual time is short"),
         };
         self.hosts.iter().for_each(|host| host.crash());
@@ -92,13 +94,13 @@ impl Rig {
         }
         let healed = self.origin + Duration::from_millis(self.plan.shape.heal_ms);
         while Instant::now() < healed {
-            self.watcher.look(&self.hosts)?;
+            self.onlooker.verdict()?;
             sleep(LOOK).await;
         }
         sleep_until(healed).await;
         let rest_by = healed + Duration::from_millis(self.plan.shape.settle_ms);
         loop {
-            self.watcher.look(&self.hosts)?;
+            self.onlooker.verdict()?;
             let Err(why) = self.rests() else { break };
             if Instant::now() >= rest_by {
                 return Err(("liveness", why));
@@ -107,6 +109,7 @@ impl Rig {
         }
         self.judge()?;
         self.draws_fresh().await?;
+        self.onlooker.verdict()?;
         self.tally = checkers::judge_operations(&self.diary.operations(), Sight::Clients)
             .map_err(|violation| (violation.property, violation.detail))?;
         Ok(())
