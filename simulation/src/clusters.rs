@@ -1,6 +1,7 @@
 //! The verbs for the cluster rig.
 
 use anyhow::{Context, bail};
+use atelier_simulation::checkers::linear::Tally;
 use atelier_simulation::cluster::{Plan, Run, run};
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +16,7 @@ pub(crate) fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
     let watch = Instant::now();
     let mut faults: BTreeMap<String, u64> = BTreeMap::new();
     let (mut accepted, mut entries, mut calls, mut virtual_ms) = (0, 0, 0, 0);
+    let mut tally = Tally::default();
     for seed in from..from.saturating_add(seeds) {
         let Ok(run) = catch_unwind(|| run(&Plan::of(seed))) else {
             println!("seed {seed}: the product or the rig panicked, see above");
@@ -32,12 +34,14 @@ pub(crate) fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
         accepted += run.accepted;
         entries += run.entries;
         calls += run.calls;
+        tally = tally + run.tally;
         virtual_ms += run.virtual_ms;
     }
     for (kind, count) in &faults {
         println!("{count:>9}  {kind}");
     }
     let (wall, seconds) = (watch.elapsed().as_secs_f64(), virtual_ms as f64 / 1000.0);
+    println!("{tally}");
     println!("{accepted} jobs accepted, {entries} entries, {calls} calls");
     println!(
         "{:.1} virtual hours in {wall:.1} s, a ratio of {:.0}",

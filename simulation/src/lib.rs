@@ -22,6 +22,7 @@ pub mod checkers;
 pub mod cluster;
 pub mod core;
 pub mod history;
+pub mod operations;
 pub mod plan;
 pub mod timeline;
 pub mod world;

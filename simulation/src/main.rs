@@ -1,14 +1,18 @@
-//! `simulation simulate` runs many seeds, `simulation reproduce` one of them again, line by line.
+//! `simulation simulate` runs many seeds, `simulation reproduce` one of them again, line by line, and
+//! `simulation history` writes what its clients asked and were told.
 
 #![forbid(unsafe_code)]
 
 mod clusters;
+mod histories;
 
 use anyhow::{Context, bail};
+use atelier_simulation::checkers::linear::Tally;
 use atelier_simulation::core::{Options, Run, run};
 use atelier_simulation::plan::Plan;
 use atelier_simulation::timeline;
 use clap::{Parser, Subcommand, ValueEnum};
+use histories::Format;
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::catch_unwind;
@@ -53,6 +57,21 @@ enum Verb {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Run one seed and write what clients asked and were told, for other checkers.
+    History {
+        /// The seed.
+        #[arg(long, required_unless_present = "plan")]
+        seed: Option<u64>,
+        /// A file with the plan, instead of the seed's own.
+        #[arg(long, conflicts_with = "seed")]
+        plan: Option<PathBuf>,
+        /// In which world.
+        #[arg(long, value_enum, default_value_t = Rig::Core)]
+        rig: Rig,
+        /// In which form.
+        #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+        format: Format,
+    },
 }
 
 /// How much of the world is simulated.
@@ -70,6 +89,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Simulate { seeds, from, rig: Rig::Cluster } => clusters::simulate(from, seeds),
         Verb::Reproduce { seed, plan, out, rig: Rig::Cluster } => {
             clusters::reproduce(seed, plan.as_deref(), out.as_deref())
+        }
+        Verb::History { seed, plan, rig, format } => {
+            histories::write(rig, seed, plan.as_deref(), format)
         }
         Verb::Reproduce { seed, plan, out, rig: Rig::Core } => {
             let plan = match (plan, seed) {
@@ -92,6 +114,7 @@ fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
     let watch = Instant::now();
     let mut counts = BTreeMap::new();
     let (mut events, mut records, mut virtual_ms) = (0, 0, 0);
+    let mut tally = Tally::default();
     for seed in from..from.saturating_add(seeds) {
         let Ok(run) = catch_unwind(|| run(&Plan::of(seed), Options::default())) else {
             println!("seed {seed}: the product or the rig panicked, see above");
@@ -103,6 +126,7 @@ fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
         }
         events += run.events;
         records += run.history.len();
+        tally = tally + run.tally;
         virtual_ms += run.virtual_ms;
         timeline::count(&run, &mut counts);
     }
@@ -111,6 +135,7 @@ fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
     }
     let wall = watch.elapsed().as_secs_f64();
     let (seconds, minute) = (virtual_ms as f64 / 1000.0, seeds as f64 * 60.0 / wall);
+    println!("{tally}");
     println!("{events} events, {records} records, {:.1} virtual hours", seconds / 3600.0);
     println!("{wall:.1} s, {minute:.0} seeds a minute, {:.0} virtual s each s", seconds / wall);
     println!("seeds {from} to {last}: no violation; one again: {}", command("<seed>"));

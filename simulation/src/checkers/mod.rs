@@ -20,6 +20,17 @@
 //! | paused | nothing is given out in a pause | issue 3 | `paused` |
 //! | liveness | after the healing every job ends, and a fresh one succeeds | I21 | `liveness` |
 //!
+//! Beside them stand those that judge operations, which both rigs write (`judge_operations`), and
+//! those that look into all peers at once (`raft`, with a table of its own).
+//!
+//! | property | promise | source | module |
+//! |---|---|---|---|
+//! | linearizable | jobs and settings behave as one copy of each; found by a search that believes no index | Herlihy and Wing (1990), Lowe (2017); I6, I9 | `linear::wgl` |
+//! | linearizable | the same; found by a replay in the order of log indexes, tokens and versions | simulation-notes.md 3 | `linear::witness` |
+//! | harness | both ways find the same | simulation-notes.md 3 | `linear` |
+//! | sessions | one process of a peer never answers the past after the present | I7 | `sessions` |
+//! | watches | a watch is in order, over any number of peers, and ends with the job's end | I8 | `watches` |
+//!
 //! Sources I1 to I24: the invariants of simulation-notes.md, section 6.
 
 mod artifact;
@@ -31,12 +42,17 @@ mod fencing;
 mod idempotency;
 mod kept;
 mod leases;
+pub mod linear;
 mod liveness;
 mod order;
 mod paused;
+pub mod raft;
 mod result;
+pub mod sessions;
+pub mod watches;
 
 use crate::history::{Fact, Record};
+use crate::operations::Operation;
 
 /// Judges a history as it grows.
 pub trait Checker: Send {
@@ -118,6 +134,21 @@ impl Panel {
         let mut panel = Panel::default();
         history.iter().try_for_each(|record| panel.see(record))
     }
+}
+
+/// Judges a history of operations.
+///
+/// # Errors
+/// The first property that is broken: `linearizable`, `harness` where both ways to find that out
+/// disagree, `sessions` or `watches`.
+pub fn judge_operations(
+    history: &[Operation],
+    sight: linear::Sight,
+) -> Result<linear::Tally, Violation> {
+    let broken = |property| move |detail| Violation { property, detail, record: 0 };
+    watches::check(history).map_err(broken("watches"))?;
+    sessions::check(history).map_err(broken("sessions"))?;
+    linear::judge(history, sight)
 }
 
 fn ensure(holds: bool, detail: impl FnOnce() -> String) -> Result<(), String> {

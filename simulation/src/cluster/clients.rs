@@ -1,10 +1,15 @@
 //! Clients: the real library, and what it was told.
 
+use super::deeds::submit_call;
+use super::diary::{self, Diary};
 use super::host::address;
 use super::network::Network;
 use super::plan::{Plan, Wish};
+use crate::operations::{Call, Key};
 use crate::world::Rng;
-use atelier_client::{Client, Entropy, Error, Job, JobId, Options, Phase, Submission, TextToImage};
+use atelier_client::{
+    Client, ConnectError, Entropy, Error, Job, JobId, Options, Phase, Submission, TextToImage,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,14 +49,16 @@ pub(crate) fn job_id(job: u64) -> JobId {
     JobId::from_parts(WALL_ORIGIN_MS + job, u128::from(job))
 }
 
-/// The job of a number, always the same one.
+/// The job of a number, always the same one, with the idempotency key of its wish.
 pub(crate) fn submission(job: u64) -> Submission {
     let mut parameters = TextToImage::new(format!("picture {job}"));
     parameters.seed = job;
-    Submission { job: job_id(job), ..Submission::new(parameters) }
+    let idempotency_key = format!("wish {job}");
+    Submission { job: job_id(job), idempotency_key, ..Submission::new(parameters) }
 }
 
-/// Makes a client that reaches some peers.
+/// Makes a client that reaches some peers; one that is given a single peer reaches no other, though
+/// that one names the leader.
 pub(crate) fn client(network: &Network, name: &str, seed: u64, peers: &[u64]) -> Client {
     client_with(network, name, seed, peers, Options::default())
 }
@@ -74,28 +81,37 @@ fn client_with(
     let options =
         Options { entropy: Entropy::from_fn(draw), learn_members: peers.len() > 1, ..options };
     let (network, name) = (network.clone(), name.to_owned());
-    let dial = move |address: &str| Ok(network.line(&name, address));
+    let bound = <[u64; 1]>::try_from(peers).ok().map(|[peer]| address(peer));
+    let dial = move |address: &str| match &bound {
+        Some(bound) if bound != address => {
+            let reason = format!("this client is bound to {bound}");
+            Err(ConnectError::Address { address: address.to_owned(), reason })
+        }
+        _ => Ok(network.line(&name, address)),
+    };
     let peers = peers.iter().map(|peer| address(*peer));
     Client::with_dialer(peers, options, dial).expect("the addresses are addresses")
 }
 
 /// Does what the plan's clients do.
-pub(crate) fn play(plan: &Plan, network: &Network, told: &Told, origin: Instant) {
+pub(crate) fn play(plan: &Plan, network: &Network, told: &Told, diary: &Diary, origin: Instant) {
     let peers: Vec<u64> = (1..=plan.shape.peers).collect();
     for at in 0..plan.shape.clients {
         let client = client(network, &format!("client-{at}"), plan.shape.seed, &peers);
         for wish in plan.wishes.iter().filter(|wish| wish.client == at) {
             let (client, wish, told) = (client.clone(), wish.clone(), told.clone());
-            tokio::spawn(async move { fulfil(&client, &wish, &told, origin).await });
+            let diary = diary.clone();
+            tokio::spawn(async move { fulfil(&client, &wish, (&told, &diary), origin).await });
         }
     }
 }
 
-async fn fulfil(client: &Client, wish: &Wish, told: &Told, origin: Instant) {
+async fn fulfil(client: &Client, wish: &Wish, (told, diary): (&Told, &Diary), origin: Instant) {
     sleep_until(origin + Duration::from_millis(wish.at_ms)).await;
-    let submission = submission(wish.job);
+    let (submission, key) = (submission(wish.job), Key::Job(wish.job));
     let accepted = loop {
-        match client.submit(&submission).await {
+        let (asked, call) = (client.submit(&submission), submit_call(&submission));
+        match diary.write(wish.client, (key, call), asked, diary::submitted).await {
             Ok(accepted) => break accepted,
             // Whatever the reason, the same value may be submitted again.
             Err(_) => sleep(PAUSE).await,
@@ -105,7 +121,8 @@ async fn fulfil(client: &Client, wish: &Wish, told: &Told, origin: Instant) {
     if wish.cancel_ms > 0 {
         sleep(Duration::from_millis(wish.cancel_ms)).await;
         let cancelled = loop {
-            match client.cancel(wish.id()).await {
+            let asked = client.cancel(wish.id());
+            match diary.write(wish.client, (key, Call::Cancel), asked, diary::cancelled).await {
                 Ok(job) => break job.phase == Phase::Cancelled,
                 Err(Error::Conflict { .. }) => break false,
                 Err(_) => sleep(PAUSE).await,
@@ -114,7 +131,8 @@ async fn fulfil(client: &Client, wish: &Wish, told: &Told, origin: Instant) {
         told.change(wish.job, |answers| answers.cancelled = cancelled);
     }
     let ended = loop {
-        match client.wait(&accepted).await {
+        let asked = client.wait(&accepted);
+        match diary.write(wish.client, (key, Call::Read), asked, diary::read).await {
             Ok(job) => break job,
             Err(_) => sleep(PAUSE).await,
         }

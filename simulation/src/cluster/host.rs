@@ -3,6 +3,7 @@
 use super::Plant;
 use super::clock::HostClock;
 use super::engine::HostEngine;
+use super::eye::Onlooker;
 use super::network::{Network, SimulatedDial};
 use super::plan::Shape;
 use crate::world::{SimulatedDisk, SimulatedEntropy};
@@ -26,6 +27,7 @@ pub(crate) struct Host {
     plant: Option<Plant>,
     shape: Shape,
     network: Network,
+    onlooker: Onlooker,
     shelf: MemoryShelf,
     /// How many processes it has had.
     lives: AtomicU64,
@@ -53,11 +55,11 @@ impl Host {
         id: u64,
         shape: &Shape,
         plant: Option<Plant>,
-        network: &Network,
+        (network, onlooker): (&Network, &Onlooker),
         clock: HostClock,
     ) -> Host {
         let seed = shape.seed ^ (id << 32);
-        Host {
+        let host = Host {
             id,
             disk: timed_disk(seed),
             shelf: MemoryShelf::new(Arc::new(clock.clone())),
@@ -65,11 +67,14 @@ impl Host {
             plant,
             shape: shape.clone(),
             network: network.clone(),
+            onlooker: onlooker.clone(),
             lives: AtomicU64::new(0),
             down: AtomicU64::new(0),
             enabled: Arc::new(AtomicBool::new(id <= shape.peers)),
             process: Mutex::new(None),
-        }
+        };
+        onlooker.watch_disk(&host);
+        host
     }
 
     /// Starts a process, unless one runs or something keeps the machine down.
@@ -97,8 +102,9 @@ impl Host {
         match started {
             Ok(peer) => {
                 self.network.note(&format!("{} starts", self.id));
-                self.network.join(address(self.id), peer.routes(), group.clone());
                 let peer = Arc::new(peer);
+                self.onlooker.watch_process((self.id, life), &peer);
+                self.network.join(address(self.id), peer.routes(), group.clone());
                 running.peer = Some(peer.clone());
                 let (enabled, network, id) = (self.enabled.clone(), self.network.clone(), self.id);
                 drop(group.spawn(async move {
@@ -217,6 +223,9 @@ impl Host {
         let is_forgetful = self.plant == Some(Plant::ForgetfulEngine);
         let engine = HostEngine::new(Duration::from_millis(self.shape.step_ms), is_forgetful);
         self.disk.lie(self.plant == Some(Plant::LyingDisks));
+        if self.plant == Some(Plant::LostVotes) {
+            self.disk.forget(b"hvote");
+        }
         let dial = SimulatedDial { network: self.network.clone(), from: address(self.id) };
         Outside {
             clock: Arc::new(self.clock.clone()),

@@ -16,16 +16,23 @@
 
 mod clients;
 mod clock;
+mod decode;
+mod deeds;
+mod diary;
 mod engine;
+mod eye;
 mod host;
 mod network;
 mod operator;
 mod plan;
 mod rig;
-mod watcher;
 
+pub use deeds::{Deed, DeedKind};
 pub use plan::{Act, ActKind, Fault, FaultKind, Plan, Shape, Wish};
 
+use crate::checkers::linear::Tally;
+use crate::checkers::raft::Glance;
+use crate::operations::Operation;
 use std::collections::BTreeMap;
 
 /// What came of a run.
@@ -33,6 +40,12 @@ use std::collections::BTreeMap;
 pub struct Run {
     /// The first property that was broken, and how.
     pub violation: Option<(&'static str, String)>,
+    /// What clients asked and were told.
+    pub operations: Vec<Operation>,
+    /// How many of them were judged.
+    pub tally: Tally,
+    /// What the eye of `checkers::raft` saw.
+    pub glances: Vec<Glance>,
     /// Digest of every call, frame, start and end, with its moment.
     pub hash: String,
     /// What befell whom, by kind of fault.
@@ -54,6 +67,8 @@ pub struct Run {
 pub enum Plant {
     /// Disks acknowledge what they have not synced, as sled's flush does without ours.
     LyingDisks,
+    /// Disks keep no vote, as a node does that forgets to write it down.
+    LostVotes,
     /// An engine that goes on from a checkpoint draws one step more.
     ForgetfulEngine,
 }

@@ -2,6 +2,7 @@
 //!
 //! As in the core rig a run takes the plan and nothing else; its seed decides latencies alone.
 
+use super::deeds::{self, Deed};
 use crate::world::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,9 @@ pub struct Plan {
     pub shape: Shape,
     /// What clients ask, by time.
     pub wishes: Vec<Wish>,
+    /// What clients do besides, by time.
+    #[serde(default)]
+    pub deeds: Vec<Deed>,
     /// What goes wrong, by time.
     pub faults: Vec<Fault>,
     /// What the operator does, by time, one after another.
@@ -271,8 +275,9 @@ impl Plan {
             .collect();
         wishes.sort_by_key(|wish| wish.at_ms);
         let faults = faults(rng, &shape);
+        let deeds = deeds::draw(&shape, wishes.len() as u64);
         let acts = acts(&mut Rng::of(seed, "cluster operator"), &shape);
-        Plan { shape, wishes, faults, acts }
+        Plan { shape, wishes, deeds, faults, acts }
     }
 }
 

@@ -2,13 +2,17 @@
 
 use super::clients::{self, Answers, Told};
 use super::clock::HostClock;
+use super::deeds;
+use super::diary::Diary;
 use super::engine::picture;
+use super::eye::Onlooker;
 use super::host::{Host, address};
 use super::network::Network;
 use super::operator::{self, Desk};
 use super::plan::{Fault, FaultKind, Plan};
-use super::watcher::Watcher;
 use super::{Plant, Run};
+use crate::checkers;
+use crate::checkers::linear::{Sight, Tally};
 use atelier_client::Phase as Ended;
 use atelier_peer::ports::Log;
 use atelier_state::{JobId, Phase};
@@ -17,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Between two looks into all peers.
+/// Between two questions for what the eye has seen, and whether all has come to rest.
 const LOOK: Duration = Duration::from_millis(200);
 /// For a fresh job, once everything has come to rest.
 const FRESH: Duration = Duration::from_secs(30);
@@ -31,22 +35,27 @@ pub(crate) struct Rig {
     hosts: Vec<Arc<Host>>,
     told: Told,
     desk: Desk,
-    watcher: Watcher,
+    diary: Diary,
+    onlooker: Onlooker,
+    tally: Tally,
     origin: Instant,
 }
 
 impl Rig {
     pub(crate) fn new(plan: &Plan, plant: Option<Plant>) -> Rig {
         let (network, origin) = (Network::new(plan.shape.seed), Instant::now());
-        let host =
-            |id| Arc::new(Host::new(id, &plan.shape, plant, &network, HostClock::new(origin)));
+        let onlooker = Onlooker::default();
+        let around = (&network, &onlooker);
+        let host = |id| Arc::new(Host::new(id, &plan.shape, plant, around, HostClock::new(origin)));
         Rig {
             hosts: (1..=plan.shape.peers + plan.shape.spares).map(host).collect(),
             plan: plan.clone(),
             network,
             told: Told::default(),
             desk: Desk::default(),
-            watcher: Watcher::default(),
+            diary: Diary::new(origin, &onlooker),
+            onlooker,
+            tally: Tally::default(),
             origin,
         }
     }
@@ -62,12 +71,15 @@ impl Rig {
         let virtual_ms = self.origin.elapsed().as_millis();
         let run = Run {
             violation,
+            operations: self.diary.operations(),
+            tally: self.tally,
+            glances: self.onlooker.glances(),
             hash,
             faults,
             acts: self.desk.done(),
             calls,
             accepted: u64::try_from(accepted).expect("a usize fits"),
-            entries: self.watcher.committed().0,
+            entries: self.onlooker.committed(),
             virtual_ms: u64::try_from(virtual_ms).expect("virtual time is short"),
         };
         self.hosts.iter().for_each(|host| host.crash());
@@ -79,7 +91,8 @@ impl Rig {
             let host = host.clone();
             tokio::spawn(async move { host.start().await });
         }
-        clients::play(&self.plan, &self.network, &self.told, self.origin);
+        clients::play(&self.plan, &self.network, &self.told, &self.diary, self.origin);
+        deeds::play(&self.plan, &self.network, &self.hosts, &self.diary, self.origin);
         operator::play(&self.plan, &self.network, &self.hosts, &self.desk, self.origin);
         for fault in self.plan.faults.clone() {
             tokio::spawn(befall(fault, self.hosts.clone(), self.network.clone(), self.origin));
@@ -101,12 +114,16 @@ impl Rig {
         }
         self.judge_members()?;
         self.judge()?;
-        self.draws_fresh().await
+        self.draws_fresh().await?;
+        self.onlooker.verdict()?;
+        self.tally = checkers::judge_operations(&self.diary.operations(), Sight::Clients)
+            .map_err(|violation| (violation.property, violation.detail))?;
+        Ok(())
     }
 
     fn look(&mut self) -> Result<(), Broken> {
         self.hosts.iter().for_each(|host| host.reap());
-        self.watcher.look(&self.hosts)
+        self.onlooker.verdict()
     }
 
     /// The machines whose peers belong to the cluster, by what its leader says.

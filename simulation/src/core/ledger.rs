@@ -6,6 +6,7 @@ use super::plant;
 use super::scene::Scene;
 use crate::checkers::audit;
 use crate::history::Fact;
+use crate::operations::Call;
 use atelier_peer::view::View;
 use atelier_state::{Command, FencingToken, Job, JobId, LogIndex, NodeId, Reply, State};
 
@@ -38,7 +39,11 @@ impl Ledger {
         let mut replies = Vec::new();
         for proposal in proposals {
             let each = proposal.commands.iter().map(|command| self.apply(scene, index, command));
-            replies.push(each.collect());
+            let each: Vec<Reply> = each.collect();
+            let applied: Vec<_> = proposal.commands.iter().zip(&each).collect();
+            let (now_ms, Scene { diary, names, .. }) = (scene.now_ms(), &mut *scene);
+            diary.apply(now_ms, names, (proposal.id, index.0), &applied);
+            replies.push(each);
         }
         (index.0, replies)
     }
@@ -49,7 +54,8 @@ impl Ledger {
         let (asked, answered) = (scene.names.asked(command), scene.names.answered(&reply));
         scene.note(Fact::Applied { index: index.0, command: asked, reply: answered });
         for (job, token) in self.leases_lost(&before, command) {
-            let job = scene.names.number(job);
+            let (job, now_ms) = (scene.names.number(job), scene.now_ms());
+            scene.diary.tell(now_ms, index.0, (job, Call::Lose { token: token.0 }));
             scene.note(Fact::LeaseLost { job, token: token.0 });
         }
         if let Command::Forget(forget) = command {
@@ -57,6 +63,8 @@ impl Ledger {
                 let dropped = before.job(*id).filter(|_| self.state.job(*id).is_none());
                 let Some(job) = dropped else { continue };
                 let (job, phase) = (scene.names.number(*id), job.phase.name().to_owned());
+                let now_ms = scene.now_ms();
+                scene.diary.tell(now_ms, index.0, (job, Call::Forget));
                 scene.note(Fact::Forgotten { job, phase });
             }
         }

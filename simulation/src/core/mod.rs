@@ -15,6 +15,7 @@
 //! other rigs.
 
 mod clients;
+mod diary;
 mod event;
 mod faults;
 mod journal;
@@ -30,7 +31,9 @@ mod worker;
 pub use plant::Plant;
 
 use crate::checkers::Violation;
+use crate::checkers::linear::Tally;
 use crate::history::Record;
+use crate::operations::Operation;
 use crate::plan::Plan;
 
 /// How a plan is run.
@@ -53,6 +56,10 @@ impl Default for Options {
 pub struct Run {
     /// Everything that happened, up to the violation.
     pub history: Vec<Record>,
+    /// What clients, workers and the leader asked and were told.
+    pub operations: Vec<Operation>,
+    /// How many of them were judged.
+    pub tally: Tally,
     /// The first property that was broken.
     pub violation: Option<Violation>,
     /// Digest of the history's text.

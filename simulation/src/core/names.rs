@@ -108,7 +108,7 @@ pub(crate) fn digests(artifacts: &[ArtifactRef]) -> Vec<String> {
 }
 
 /// Returns the variant's name: `StaleToken` for `StaleToken(FencingToken(7))`.
-fn word(refusal: &Refusal) -> String {
+pub(crate) fn word(refusal: &Refusal) -> String {
     let text = format!("{refusal:?}");
     text.split(['(', ' ']).next().unwrap_or_default().to_owned()
 }

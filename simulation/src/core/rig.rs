@@ -1,6 +1,7 @@
 //! The loop of the core rig: takes the next event and gives it to whom it concerns.
 
 use super::clients::Clients;
+use super::diary::Diary;
 use super::event::{Answer, Event, Origin, Process, Proposal};
 use super::faults::Faults;
 use super::journal::Journal;
@@ -11,6 +12,8 @@ use super::plant::Plant;
 use super::scene::Scene;
 use super::worker::Worker;
 use super::{Options, Run};
+use crate::checkers;
+use crate::checkers::linear::{Sight, Tally};
 use crate::history::Fact;
 use crate::plan::{Ask, FaultKind, Plan, Request, Shape, Wish};
 use crate::world::{Agenda, Drawing, Nature, Rng, SimulatedClock};
@@ -49,6 +52,7 @@ impl Rig {
             rng: Rng::of(seed, "core"),
             faults: Faults::new(plan.faults.clone()),
             journal: Journal::default(),
+            diary: Diary::default(),
             names: Names::new(seed, jobs.chain([probe])),
             plant: options.plant,
             proposals: 0,
@@ -83,8 +87,17 @@ impl Rig {
         }
         let virtual_ms = self.scene.now_ms();
         let unseed = self.scene.rng.bits();
+        let operations = self.scene.diary.close();
+        let tally = match self.scene.journal.is_broken() {
+            false => checkers::judge_operations(&operations, Sight::Whole),
+            true => Ok(Tally::default()),
+        };
+        let tally = tally.unwrap_or_else(|violation| {
+            self.scene.journal.accuse(violation.property, violation.detail);
+            Tally::default()
+        });
         let (history, hash, violation) = self.scene.journal.close();
-        Run { history, violation, hash, unseed, events: self.events, virtual_ms }
+        Run { history, operations, tally, violation, hash, unseed, events: self.events, virtual_ms }
     }
 
     fn begin(&mut self) {
@@ -175,6 +188,8 @@ impl Rig {
             phase: seen.map(|job| job.phase.name().to_owned()),
             artifacts: seen.map_or(Vec::new(), |job| super::names::digests(&job.artifacts)),
         };
+        let now_ms = self.scene.now_ms();
+        self.scene.diary.read(now_ms, request.client, job, seen);
         self.scene.note(fact);
     }
 
@@ -275,6 +290,8 @@ impl Rig {
     }
 
     fn answer(&mut self, answer: &Answer) {
+        let Scene { diary, names, agenda, .. } = &mut self.scene;
+        diary.hear(agenda.now_ms(), names, (answer.id, answer.index), &answer.replies);
         match answer.origin {
             Origin::Client(_) => {
                 self.clients.hear(&mut self.scene, answer);

@@ -1,5 +1,6 @@
 //! What all parts of the rig share: time, randomness, faults, the history.
 
+use super::diary::{self, Diary};
 use super::event::{Answer, Event, Origin, Proposal};
 use super::faults::Faults;
 use super::journal::Journal;
@@ -20,6 +21,7 @@ pub(crate) struct Scene {
     pub(crate) rng: Rng,
     pub(crate) faults: Faults,
     pub(crate) journal: Journal,
+    pub(crate) diary: Diary,
     pub(crate) names: Names,
     pub(crate) plant: Option<Plant>,
     pub(crate) proposals: u64,
@@ -42,6 +44,12 @@ impl Scene {
     pub(crate) fn propose(&mut self, origin: Origin, commands: Vec<Command>) -> u64 {
         self.proposals += 1;
         let id = self.proposals;
+        let session = match origin {
+            Origin::Client(_) | Origin::Nobody => diary::CLIENTS,
+            Origin::Worker(process) => diary::WORKERS + process.node,
+            Origin::Leader(_) => diary::LEADER,
+        };
+        self.diary.propose(self.agenda.now_ms(), session, &self.names, (id, &commands));
         self.send(Proposal { id, origin, commands });
         id
     }

@@ -11,8 +11,12 @@ use atelier_peer::ports::{Batch, Store, StoreError, Tree};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Told of what has just become durable. It must not use the disk.
+type OnSync = Arc<dyn Fn(Tree, &[Batch]) + Send + Sync>;
 
 /// Of one sync of a disk that takes time.
 const SYNC: Duration = Duration::from_micros(500);
@@ -35,11 +39,17 @@ struct Disk {
     rng: Rng,
     crashes: u64,
     is_lying: bool,
+    // Keys that it never keeps over a crash, though it says so.
+    forgets: Option<&'static [u8]>,
     // Of each sync of the log, which is acknowledged after it; none: at once.
     sync: Option<Duration>,
     failing: BTreeSet<Tree>,
     trees: BTreeMap<Tree, Images>,
+    on_sync: Hook,
 }
+
+#[derive(Clone, Default)]
+struct Hook(Option<OnSync>);
 
 #[derive(Debug, Default)]
 struct Images {
@@ -53,7 +63,17 @@ impl SimulatedDisk {
     pub fn new(seed: u64) -> SimulatedDisk {
         let trees = Tree::ALL.into_iter().map(|tree| (tree, Images::default())).collect();
         let (rng, failing) = (Rng::of(seed, "disk"), BTreeSet::new());
-        let disk = Disk { rng, crashes: 0, is_lying: false, sync: None, failing, trees };
+        let on_sync = Hook::default();
+        let disk = Disk {
+            rng,
+            crashes: 0,
+            is_lying: false,
+            forgets: None,
+            sync: None,
+            failing,
+            trees,
+            on_sync,
+        };
         SimulatedDisk { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -68,11 +88,12 @@ impl SimulatedDisk {
         let disk = &mut *lock(&self.disk);
         disk.crashes += 1;
         disk.failing.clear();
-        for images in disk.trees.values_mut() {
-            let pending = u64::try_from(images.pending.len()).expect("a usize fits");
-            let kept = disk.rng.between(0..=pending) as usize;
-            images.pending.truncate(kept);
-            images.sync();
+        for tree in Tree::ALL {
+            let pending = disk.images(tree).pending.len();
+            let kept = disk.rng.between(0..=u64::try_from(pending).expect("a usize fits"));
+            disk.images(tree).pending.truncate(kept as usize);
+            disk.sync(tree);
+            let images = disk.images(tree);
             images.seen = images.durable.clone();
         }
     }
@@ -85,6 +106,16 @@ impl SimulatedDisk {
     /// Makes each sync of the log take time: about half a millisecond, and so much more.
     pub fn slow(&self, by_ms: u64) {
         lock(&self.disk).sync = Some(SYNC + Duration::from_millis(by_ms));
+    }
+
+    /// Makes the disk lose a key with every crash, whatever it reported.
+    pub fn forget(&self, key: &'static [u8]) {
+        lock(&self.disk).forgets = Some(key);
+    }
+
+    /// Tells somebody of whatever becomes durable from now on: a tree, and its batches in order.
+    pub fn on_sync(&self, told: impl Fn(Tree, &[Batch]) + Send + Sync + 'static) {
+        lock(&self.disk).on_sync = Hook(Some(Arc::new(told)));
     }
 
     /// Makes the disk report a sync that it did not do, or stop doing so.
@@ -128,7 +159,7 @@ impl Store for SimulatedStore {
         images.pending.push(batch);
         let is_synced_later = disk.sync.is_some() && tree == Tree::Log;
         if !is_lying && !is_synced_later {
-            disk.images(tree).sync();
+            disk.sync(tree);
         }
         Ok(())
     }
@@ -144,7 +175,7 @@ impl Store for SimulatedStore {
             tokio::time::sleep(wait).await;
             let mut disk = process.alive(tree)?;
             if !disk.is_lying {
-                disk.images(tree).sync();
+                disk.sync(tree);
             }
             Ok(())
         })
@@ -172,14 +203,36 @@ impl Disk {
     fn images(&mut self, tree: Tree) -> &mut Images {
         self.trees.get_mut(&tree).expect("every tree has its images")
     }
-}
 
-impl Images {
-    fn sync(&mut self) {
-        for batch in self.pending.drain(..) {
-            change(&mut self.durable, &batch);
+    fn sync(&mut self, tree: Tree) {
+        let forgets = self.forgets;
+        let images = self.images(tree);
+        let mut synced = std::mem::take(&mut images.pending);
+        if let Some(forgotten) = forgets {
+            synced.iter_mut().for_each(|batch| *batch = without(batch, forgotten));
+        }
+        synced.iter().for_each(|batch| change(&mut images.durable, batch));
+        if let (Hook(Some(told)), false) = (&self.on_sync, synced.is_empty()) {
+            told(tree, &synced);
         }
     }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hook").field(&self.0.is_some()).finish()
+    }
+}
+
+fn without(batch: &Batch, forgotten: &[u8]) -> Batch {
+    let mut kept = Batch::new();
+    for (key, value) in batch.changes().filter(|(key, _)| *key != forgotten) {
+        match value {
+            Some(value) => kept.set(key.clone(), value.clone()),
+            None => kept.remove(key.clone()),
+        }
+    }
+    kept
 }
 
 fn change(image: &mut BTreeMap<Bytes, Bytes>, batch: &Batch) {

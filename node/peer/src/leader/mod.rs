@@ -7,6 +7,7 @@
 //!   arrivals ───┼─► one loop ─────┼─ Backoff    ─► Release            ├─► Log::propose
 //!   tick ───────┤   (this module) ├─ Scheduler  ─► Assign             │
 //!   what is due ┘                 ├─ Janitor    ─► Forget, ForgetKeys │
+//!                                 ├─ sweeper    ─► RemoveNode         │
 //!                                 └─ upgrader   ─► RaiseFeatures      ┘
 //! ```
 //!
@@ -20,6 +21,7 @@ mod backoff;
 mod janitor;
 mod reaper;
 mod scheduler;
+mod sweeper;
 mod timekeeper;
 mod upgrader;
 
@@ -54,7 +56,8 @@ const ASSIGN_BYTES: usize = 64;
 const END_BYTES: usize = 192;
 const RELEASED_BYTES: usize = 32;
 
-const _: () = assert!(ROUND_ASSIGNS_MAX + ROUND_ENDS_MAX + 4 <= ENTRY_COMMANDS_MAX);
+const _: () =
+    assert!(ROUND_ASSIGNS_MAX + ROUND_ENDS_MAX + sweeper::ROUND_MAX + 4 <= ENTRY_COMMANDS_MAX);
 const _: () = assert!(
     ASSIGN_BYTES * ROUND_ASSIGNS_MAX
         + END_BYTES * ROUND_ENDS_MAX
@@ -107,6 +110,7 @@ impl Deciders {
     ) -> Vec<Command> {
         let (mut commands, ended) = self.ends(at, view, liveness);
         commands.extend(raise(at.now, view, liveness, members));
+        commands.extend(sweeper::sweep(view, members));
         commands.extend(self.backoff.decide(at, view));
         let shunned = self.reaper.shunned(at.now, view);
         let assigns = self.scheduler.decide(at.now, view, liveness, &shunned, ROUND_ASSIGNS_MAX);
@@ -360,6 +364,9 @@ fn log_decisions(commands: &[Command]) {
             Command::Fail(fail) => {
                 let (job, token) = (fail.job, fail.token);
                 tracing::warn!(%job, %token, error = fail.error, "ends an attempt");
+            }
+            Command::RemoveNode(remove) => {
+                tracing::info!(node = %remove.node, "takes a node out that is no member any more");
             }
             Command::RaiseFeatures(raise) => {
                 tracing::info!(level = raise.level, "raises the feature level");
