@@ -86,7 +86,7 @@ impl Gateway {
             author,
         });
         let (index, _) = self.propose(command, deadline, &format!("node {node}")).await?;
-        self.catch_up(index).await;
+        self.reach(index).await?;
         tracing::info!(node = node.0, draining = request.draining, "member changed");
         self.member_once(node, |_| true).await
     }

@@ -4,12 +4,12 @@ use super::convert;
 use super::error::{refused, unavailable};
 use super::wait::Waits;
 use super::watch::Watch;
-use super::{Gateway, deadline_of};
+use super::{CATCH_UP_MAX, Gateway, deadline_of};
 use crate::artifacts::FetchError;
 use crate::tasks;
 use atelier_proto::client::v1 as wire;
 use atelier_proto::client::v1::atelier_server::Atelier;
-use atelier_state::{Cancel, Command, LogIndex, Phase, Refusal};
+use atelier_state::{Cancel, Command, JobId, LogIndex, Phase, Refusal};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -359,11 +359,22 @@ impl Gateway {
             let (reason, finished_ms) = (CANCEL_REASON.to_owned(), self.clock.wall_ms());
             let cancel = Command::Cancel(Cancel { job, reason, finished_ms });
             let what = format!("cancelling job {job}");
-            let (index, _) = self.propose(cancel, deadline, &what).await?;
-            self.catch_up(index).await;
+            match self.propose(cancel, deadline, &what).await {
+                Ok((index, _)) => self.reach(index).await?,
+                // The proposer repeats itself: the first answer may have been lost.
+                Err(refused) if !self.is_cancelled(job).await => return Err(refused),
+                Err(_) => {}
+            }
             tracing::info!(%job, "job cancelled");
         }
         self.job(&request.get_ref().job_id).await
+    }
+
+    /// Says whether a job is cancelled, as the leader knows it; no where none answers.
+    async fn is_cancelled(&self, job: JobId) -> bool {
+        let Ok(last) = self.leader.last_index(CATCH_UP_MAX).await else { return false };
+        self.catch_up(last).await;
+        self.view().state.job(job).is_some_and(|job| job.phase == Phase::Cancelled)
     }
 
     async fn artifact(&self, digest: &str) -> Result<Bytes, Status> {

@@ -60,7 +60,8 @@ impl Gateway {
                 }
             };
             self.acknowledged.fetch_max(index.0, Ordering::Relaxed);
-            self.catch_up(index).await;
+            // Where this peer does not come so far, a repeat at another one finds the change made.
+            self.reach(index).await?;
             return Ok(convert::settings(&self.view().state));
         }
         let text = "others change the settings all the time; name the version that you expect";
