@@ -49,6 +49,7 @@ pub mod plan;
 pub mod preview;
 pub mod request;
 pub mod run;
+pub mod synthetic;
 pub mod tap;
 pub mod text_encoder;
 mod tiles;
