@@ -243,7 +243,7 @@ impl AnyPipeline {
             memory_bytes,
         };
         let model = Pipeline::<B>::load_with(directory, device, options, watch)?;
-        let build = concat!(env!("CARGO_PKG_VERSION"), "+burn-0.21.0");
+        let build = concat!(env!("CARGO_PKG_VERSION"), "+burn-0.21.0+kernels-2");
         let probe = fingerprint::<B>(device, precision.dtype());
         // Pictures decoded in tiles, and captions computed elsewhere, have other bytes.
         let mut backend = backend.to_owned();
