@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+PYTHON  ?= python3
 MODEL   ?= node/diffusion/toy/model
 PROMPT  ?= a cat on a blue background
 SEED    ?= 7
@@ -27,7 +28,7 @@ BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 # What `make upgrade` upgrades from.
 PREVIOUS ?= HEAD~1
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-queue storage upgrade bench-storage bench-endurance
+.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-engine bench-queue storage upgrade bench-storage bench-endurance
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +87,9 @@ bench: tools ## Measure; writes node/BENCH.md beside the machine's own limits.
 bench-failover: tools ## Lose the leader 60 times in three ways: make bench-failover RUNS=20
 	@$(BUILD)
 	@cargo bench --locked -p atelier-node --bench failover
+
+bench-engine: tools ## Each stage beside PyTorch, and the profile: make bench-engine PYTHON=python3
+	@PYTHON="$(PYTHON)" cargo bench --locked -p atelier-diffusion --bench engine
 
 bench-queue: tools ## The queue beside etcd, RabbitMQ and NATS; adds its section to node/BENCH.md.
 	@cargo bench --locked -p atelier-node --bench queue

@@ -85,7 +85,7 @@ fn engine_alone(setup: &Setup) -> Vec<Duration> {
     let edge = pipeline.config().autoencoder.sample_size;
     let draw = |seed| {
         let prompt = PROMPT.to_owned();
-        let request = Request { prompt, width: edge, height: edge, steps: 8, seed, image_index: 0 };
+        let request = Request { seed, ..Request::new(prompt, edge, edge) };
         let start = Instant::now();
         let mut run = pipeline.begin(&request).expect("the request is sound");
         while run.step().expect("a step").is_some() {}

@@ -2,7 +2,7 @@
 //! defaults, ranges and explanations are the configuration's.
 
 use anyhow::{Context, Result};
-use atelier_diffusion::BackendChoice;
+use atelier_diffusion::{BackendChoice, Placement};
 use atelier_peer::config::{Config, Setting, Sources};
 use atelier_peer::engine_link::child::ChildCommand;
 use clap::{Args, Parser, Subcommand};
@@ -111,6 +111,9 @@ pub(crate) struct Engine {
     /// What draws: auto, cpu or cuda.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: BackendChoice,
+    /// Where the text encoder lives, device or host; left out, on the device where it fits.
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) text_encoder: Option<Placement>,
     /// Filter of the log.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use atelier_diffusion::{AnyPipeline, AnyRun, BackendChoice, LoadProgress, Request, StepError};
+use atelier_diffusion::{
+    AnyPipeline, AnyRun, LoadProgress, LoadSettings, Request, StepError, Watch,
+};
 use atelier_peer::engine_link::{DrawFailure, DrawOrder, EngineServer, Teller, Told};
 use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use bytes::Bytes;
 
-use crate::model::Directory;
+use crate::model::{Account, Directory};
 
 /// Denoise steps where a job leaves them open: what Z-Image-Turbo was distilled to.
 const STEPS_DEFAULT: u32 = 8;
@@ -30,15 +32,17 @@ const MEDIA_TYPE: &str = "image/png";
 ///
 /// # Errors
 /// When the model cannot be loaded or the pipe fails; the text names the file and what to do.
-pub(crate) fn run(model: &Path, backend: BackendChoice) -> Result<()> {
+pub(crate) fn run(model: &Path, settings: &LoadSettings) -> Result<()> {
     if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::warn!(%error, "the engine keeps its priority");
     }
     let mut server = EngineServer::new(io::stdout().lock());
     let directory = Directory::look(model)?;
-    let pipeline = load(model, directory.bytes(), backend, &mut server)?;
+    let total = directory.bytes();
+    let mut account = directory.begin();
+    let pipeline = load(model, total, settings, &mut account, &mut server)?;
     let edge = pipeline.config().autoencoder.sample_size;
-    let (name, files) = directory.read()?;
+    let (name, files) = account.finish()?;
     let info = EngineInfo {
         class: pipeline.class().to_owned(),
         model: name,
@@ -55,12 +59,13 @@ pub(crate) fn run(model: &Path, backend: BackendChoice) -> Result<()> {
 fn load<W: Write>(
     model: &Path,
     total: u64,
-    backend: BackendChoice,
+    settings: &LoadSettings,
+    account: &mut Account,
     server: &mut EngineServer<W>,
 ) -> Result<AnyPipeline> {
     let (mut before, mut told) = (0, 0);
-    let mut component =
-        LoadProgress { component: "", tensors: 0, tensors_total: 0, bytes: 0, bytes_total: 0 };
+    let mut component = LoadProgress::default();
+    let begun = Instant::now();
     let mut progress = |now: LoadProgress| {
         if now.component != component.component {
             before += component.bytes;
@@ -72,8 +77,18 @@ fn load<W: Write>(
             told = bytes;
         }
     };
-    AnyPipeline::load(backend, model, &mut progress)
-        .with_context(|| format!("cannot load the model in {}", model.display()))
+    let mut see = |path: &Path, bytes: &[u8]| account.see(path, bytes);
+    let mut watch = Watch { progress: &mut progress, bytes: Some(&mut see) };
+    let pipeline = AnyPipeline::load_with(settings, model, &mut watch)
+        .with_context(|| format!("cannot load the model in {}", model.display()))?;
+    let (elapsed, bytes) = (begun.elapsed(), pipeline.files().iter().map(|f| f.bytes).sum::<u64>());
+    let mb_per_second = bytes as f64 / 1e6 / elapsed.as_secs_f64();
+    tracing::info!(bytes, elapsed_ms = elapsed.as_millis() as u64, mb_per_second, "weights loaded");
+    for file in pipeline.files() {
+        let sha256: String = file.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        tracing::info!(file = %file.path.display(), bytes = file.bytes, sha256, "file of weights");
+    }
+    Ok(pipeline)
 }
 
 /// Draws every image of an order that is not finished, telling each step.
@@ -99,13 +114,10 @@ impl Drawing<'_, '_> {
     fn draw_one(&mut self, image: u32) -> Result<(), DrawFailure> {
         let order = self.order;
         let request = Request {
-            prompt: order.prompt.clone(),
-            width: order.width,
-            height: order.height,
             steps: order.steps,
             // Image i of a job is image 0 of a job with the seed plus i, so that any one can be drawn again alone.
             seed: order.seed.wrapping_add(u64::from(image)),
-            image_index: 0,
+            ..Request::new(&order.prompt, order.width, order.height)
         };
         let refused =
             |error: atelier_diffusion::RequestError| DrawFailure::Refused(error.to_string());

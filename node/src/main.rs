@@ -10,6 +10,7 @@ mod model;
 mod recover;
 
 use anyhow::{Context, Result};
+use atelier_diffusion::LoadSettings;
 use atelier_peer::config::{Config, Sources};
 use atelier_peer::peer::{RunError, Signals, run};
 use clap::Parser;
@@ -77,7 +78,9 @@ fn serve_engine(arguments: &Engine) -> Result<ExitCode> {
     // The peer puts these lines into its own log, with its own times.
     let log = tracing_subscriber::fmt().with_env_filter(filter(&arguments.log)?);
     log.with_writer(stderr).without_time().with_ansi(false).init();
-    engine::run(&arguments.model, arguments.backend)?;
+    let (backend, text_encoder) = (arguments.backend, arguments.text_encoder);
+    let settings = LoadSettings { backend, text_encoder, ..LoadSettings::default() };
+    engine::run(&arguments.model, &settings)?;
     Ok(ExitCode::SUCCESS)
 }
 

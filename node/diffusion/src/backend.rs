@@ -7,7 +7,7 @@
 //! the first CUDA call, and that call is made inside `catch_unwind`, since cudarc panics when it
 //! cannot load a library.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use burn::tensor::module::conv2d;
@@ -18,12 +18,16 @@ use burn_flex::{Flex, FlexDevice};
 use crate::config::PipelineConfig;
 use crate::image::Image;
 use crate::kernels::{Kernels, Mask, Then};
+use crate::layout::Layout;
+use crate::loading::{LoadError, LoadOptions};
+use crate::lora::Lora;
 use crate::noise::{Purpose, normal};
-use crate::pipeline::{LoadError, LoadOptions, Pipeline};
-use crate::request::{self, Request, RequestError};
+use crate::pipeline::Pipeline;
+use crate::plan::{MemoryPlan, Placement};
+use crate::request::{Request, RequestError};
 use crate::run::{Run, StageTimes, StepError, StepReport};
 use crate::tap::values;
-use crate::weights::{LoadProgress, Precision};
+use crate::weights::{LoadProgress, LoadedFile, Precision, Watch};
 
 /// Which device to draw on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -110,12 +114,27 @@ impl<B: Kernels> AnyRun for Run<'_, B> {
 /// What a loaded model does, on whichever backend.
 trait AnyModel: Send + Sync {
     fn config(&self) -> &PipelineConfig;
+    fn plan(&self) -> &MemoryPlan;
+    fn files(&self) -> &[LoadedFile];
+    fn validate(&self, request: &Request) -> Result<(), RequestError>;
     fn begin<'a>(&'a self, request: &Request) -> Result<Box<dyn AnyRun + 'a>, RequestError>;
 }
 
 impl<B: Kernels> AnyModel for Pipeline<B> {
     fn config(&self) -> &PipelineConfig {
         &self.config
+    }
+
+    fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    fn files(&self) -> &[LoadedFile] {
+        &self.files
+    }
+
+    fn validate(&self, request: &Request) -> Result<(), RequestError> {
+        Pipeline::validate(self, request)
     }
 
     fn begin<'a>(&'a self, request: &Request) -> Result<Box<dyn AnyRun + 'a>, RequestError> {
@@ -130,6 +149,20 @@ pub struct AnyPipeline {
     class: String,
 }
 
+/// What is chosen when a model is loaded onto whichever device.
+#[derive(Debug, Clone, Default)]
+pub struct LoadSettings {
+    /// Which device.
+    pub backend: BackendChoice,
+    /// Where the text encoder lives; `None` is on the device where it fits, else on the host. On
+    /// the CPU both places are one.
+    pub text_encoder: Option<Placement>,
+    /// A LoRA file and its strength.
+    pub lora: Option<(PathBuf, f32)>,
+    /// The device's memory in bytes, where it shall not be looked up.
+    pub memory_bytes: Option<u64>,
+}
+
 impl AnyPipeline {
     /// Loads a model directory onto the chosen device.
     ///
@@ -141,45 +174,85 @@ impl AnyPipeline {
         directory: &Path,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, LoadError> {
-        match choice {
-            BackendChoice::Cpu => Self::load_cpu(directory, progress),
-            BackendChoice::Cuda => cuda::load(directory, progress),
+        let settings = LoadSettings { backend: choice, ..LoadSettings::default() };
+        Self::load_with(&settings, directory, &mut Watch { progress, bytes: None })
+    }
+
+    /// Loads a model directory with everything that can be chosen.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load_with`]; and [`LoadError::Device`] where CUDA was asked for and cannot be
+    /// used.
+    pub fn load_with(
+        settings: &LoadSettings,
+        directory: &Path,
+        watch: &mut Watch,
+    ) -> Result<Self, LoadError> {
+        match settings.backend {
+            BackendChoice::Cpu => Self::load_cpu(settings, directory, watch),
+            BackendChoice::Cuda => cuda::load(settings, directory, watch),
             BackendChoice::Auto => match cuda::probe() {
-                Ok(()) => cuda::load(directory, progress),
+                Ok(()) => cuda::load(settings, directory, watch),
                 Err(reason) => {
                     tracing::debug!(reason, "drawing on the cpu");
-                    Self::load_cpu(directory, progress)
+                    Self::load_cpu(settings, directory, watch)
                 }
             },
         }
     }
 
     fn load_cpu(
+        settings: &LoadSettings,
         directory: &Path,
-        progress: &mut dyn FnMut(LoadProgress),
+        watch: &mut Watch,
     ) -> Result<Self, LoadError> {
         let device_name = cpu_name();
         let kind = format!("{}-{}", std::env::consts::ARCH, cpu_level());
+        // What is free now says nothing of later: pictures are judged only by a memory that was named.
+        if settings.memory_bytes.is_none() {
+            check_host_memory(directory)?;
+        }
         Self::load_on::<Flex>(
+            settings,
             directory,
             &FlexDevice,
             Precision::F32,
             ["flex-f32", &kind, &device_name],
-            progress,
+            settings.memory_bytes,
+            watch,
         )
     }
 
     fn load_on<B: Kernels>(
+        settings: &LoadSettings,
         directory: &Path,
         device: &B::Device,
         precision: Precision,
         [backend, kind, device_name]: [&str; 3],
-        progress: &mut dyn FnMut(LoadProgress),
+        memory_bytes: Option<u64>,
+        watch: &mut Watch,
     ) -> Result<Self, LoadError> {
-        let options = LoadOptions { precision, lora: None };
-        let model = Pipeline::<B>::load_with(directory, device, options, progress)?;
-        let build = concat!(env!("CARGO_PKG_VERSION"), "+burn-0.21.0");
+        let mut lora = match &settings.lora {
+            Some((path, strength)) => Some(Lora::read(path, *strength)?),
+            None => None,
+        };
+        let options = LoadOptions {
+            precision,
+            text_encoder: settings.text_encoder,
+            lora: lora.as_mut(),
+            memory_bytes,
+        };
+        let model = Pipeline::<B>::load_with(directory, device, options, watch)?;
+        let build = concat!(env!("CARGO_PKG_VERSION"), "+burn-0.21.0+kernels-2");
         let probe = fingerprint::<B>(device, precision.dtype());
+        // Pictures decoded in tiles, and captions computed elsewhere, have other bytes.
+        let mut backend = backend.to_owned();
+        if model.plan.is_tiled {
+            backend.push_str("-tiled");
+        }
+        if model.plan.placement == Placement::Host && precision != Precision::F32 {
+            backend.push_str("-text-on-host");
+        }
         Ok(Self {
             model: Box::new(model),
             device_name: device_name.to_owned(),
@@ -192,7 +265,7 @@ impl AnyPipeline {
     /// # Errors
     /// As [`Pipeline::validate`].
     pub fn validate(&self, request: &Request) -> Result<(), RequestError> {
-        request::validate(self.model.config(), request)
+        self.model.validate(request)
     }
 
     /// As [`Pipeline::begin`].
@@ -207,6 +280,18 @@ impl AnyPipeline {
     #[must_use]
     pub fn config(&self) -> &PipelineConfig {
         self.model.config()
+    }
+
+    /// What lies where, in bytes.
+    #[must_use]
+    pub fn plan(&self) -> &MemoryPlan {
+        self.model.plan()
+    }
+
+    /// The files of weights that were read, with their digests.
+    #[must_use]
+    pub fn files(&self) -> &[LoadedFile] {
+        self.model.files()
     }
 
     /// The device, in words.
@@ -252,6 +337,23 @@ fn fingerprint<B: Kernels>(device: &B::Device, dtype: DType) -> String {
     digest.finalize().to_hex()[..12].to_owned()
 }
 
+/// Refuses a model that this machine has no memory for, before the system ends the process for it.
+fn check_host_memory(directory: &Path) -> Result<(), LoadError> {
+    let Some(available) = host_memory() else { return Ok(()) };
+    let config = PipelineConfig::read(directory)?;
+    let layout = Layout::of(&config);
+    MemoryPlan::fit(&config, &layout, Precision::F32, Some(Placement::Device), available)?;
+    Ok(())
+}
+
+/// Bytes that the system could give to this process.
+fn host_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
 /// The CPU's name, as the system tells it.
 fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -277,15 +379,16 @@ fn cpu_level() -> &'static str {
 
 #[cfg(not(feature = "cuda"))]
 mod cuda {
-    use super::{AnyPipeline, LoadError, LoadProgress, Path};
+    use super::{AnyPipeline, LoadError, LoadSettings, Path, Watch};
 
     pub(super) fn probe() -> Result<(), String> {
         Err("this build has no cuda; build with --features cuda".into())
     }
 
     pub(super) fn load(
+        _settings: &LoadSettings,
         _directory: &Path,
-        _progress: &mut dyn FnMut(LoadProgress),
+        _watch: &mut Watch,
     ) -> Result<AnyPipeline, LoadError> {
         probe().map_err(LoadError::Device)?;
         unreachable!("probe() always refuses in this build")
@@ -299,7 +402,7 @@ mod cuda {
     use burn::tensor::Tensor;
     use burn_cuda::{Cuda, CudaDevice};
 
-    use super::{AnyPipeline, LoadError, LoadProgress, Path, Precision, values};
+    use super::{AnyPipeline, LoadError, LoadSettings, Path, Precision, Watch, values};
 
     type Gpu = Cuda<f32, i32>;
 
@@ -320,19 +423,36 @@ mod cuda {
     }
 
     pub(super) fn load(
+        settings: &LoadSettings,
         directory: &Path,
-        progress: &mut dyn FnMut(LoadProgress),
+        watch: &mut Watch,
     ) -> Result<AnyPipeline, LoadError> {
         probe().map_err(LoadError::Device)?;
         let name = card_name();
         let kind = name.replace([' ', '/'], "-");
+        let memory_bytes = settings.memory_bytes.or_else(card_memory);
+        if memory_bytes.is_none() {
+            tracing::warn!("nvidia-smi does not tell the card's memory: nothing is planned by it");
+        }
         AnyPipeline::load_on::<Gpu>(
+            settings,
             directory,
             &CudaDevice::default(),
             Precision::Bf16,
             ["cuda-bf16", &kind, &name],
-            progress,
+            memory_bytes,
+            watch,
         )
+    }
+
+    /// Bytes of the first card's memory, as the driver's own program tells it.
+    fn card_memory() -> Option<u64> {
+        let mut asked = std::process::Command::new("nvidia-smi");
+        asked.args(["--query-gpu=memory.total", "--format=csv,noheader,nounits"]);
+        let told = asked.output().ok()?;
+        let mebibytes: u64 =
+            String::from_utf8(told.stdout).ok()?.lines().next()?.trim().parse().ok()?;
+        Some(mebibytes << 20)
     }
 
     /// The first card's name, as the driver tells it.

@@ -9,7 +9,8 @@
 //!  seed ─▶ noise ─ latents ─▶ flow_match: an Euler step ◀─ velocity ─ transformer
 //!                             … 8 times … ─▶ autoencoder ─▶ image ─▶ PNG
 //!
-//!  pipeline  holds all of these and runs them step by step
+//!  loading   judges all of it, plans memory, then reads each file once
+//!  pipeline  holds the components and runs them step by step
 //!  backend   chooses CPU (burn-flex) or CUDA (burn-cuda) when the program runs
 //!  kernels   what a backend does in its own way      tap  a window for the parity check
 //! ```
@@ -23,14 +24,7 @@
 //!
 //! let directory = "node/diffusion/toy/model".as_ref();
 //! let model = AnyPipeline::load(BackendChoice::Auto, directory, &mut |_| {})?;
-//! let request = Request {
-//!     prompt: "a cat on a blue background".to_owned(),
-//!     width: 128,
-//!     height: 128,
-//!     steps: 8,
-//!     seed: 7,
-//!     image_index: 0,
-//! };
+//! let request = Request { seed: 7, ..Request::new("a cat on a blue background", 128, 128) };
 //! let mut run = model.begin(&request)?;
 //! while let Some(report) = run.step()? {
 //!     println!("step {} of {}", report.step, report.steps);
@@ -46,21 +40,28 @@ pub mod flow_match;
 pub mod image;
 pub mod kernels;
 pub mod layers;
+pub mod layout;
+pub mod loading;
 pub mod lora;
 pub mod noise;
 pub mod pipeline;
+pub mod plan;
 pub mod preview;
 pub mod request;
 pub mod run;
+pub mod synthetic;
 pub mod tap;
 pub mod text_encoder;
+mod tiles;
 pub mod tokenizer;
 pub mod transformer;
 pub mod weights;
 
-pub use backend::{AnyPipeline, AnyRun, BackendChoice};
+pub use backend::{AnyPipeline, AnyRun, BackendChoice, LoadSettings};
 pub use image::Image;
-pub use pipeline::{LoadError, Pipeline};
-pub use request::{Request, RequestError};
+pub use loading::{LoadError, LoadOptions};
+pub use pipeline::Pipeline;
+pub use plan::{MemoryPlan, Placement};
+pub use request::{GuidanceRequest, Mask, Request, RequestError, Source};
 pub use run::{Run, StageTimes, StepError, StepReport};
-pub use weights::{LoadProgress, Precision};
+pub use weights::{LoadProgress, LoadedFile, Precision, Watch};

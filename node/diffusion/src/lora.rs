@@ -126,6 +126,12 @@ impl Lora {
         self.applied.len()
     }
 
+    /// Whether it has a change of the weight called `name`.
+    pub(crate) fn changes(&self, name: &str) -> bool {
+        name.strip_suffix(".weight")
+            .is_some_and(|path| self.deltas.contains_key(&path.replace('.', "_")))
+    }
+
     /// Adds the change of the weight called `name`, if there is one.
     ///
     /// # Errors

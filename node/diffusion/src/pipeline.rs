@@ -11,7 +11,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -19,48 +18,24 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::autoencoder::AutoencoderKL;
-use crate::config::{ConfigError, PipelineConfig};
+use crate::config::PipelineConfig;
 use crate::flow_match::Schedule;
 use crate::image::Image;
 use crate::kernels::Kernels;
-use crate::lora::{Lora, LoraError};
 use crate::noise::{self, Purpose};
+use crate::plan::{MemoryPlan, TILE_LATENTS, work_bytes};
 use crate::preview::{CARD_EDGE, Projection, test_card};
-use crate::request::{self, Request, RequestError};
-use crate::run::{Guidance, Run, StepError, check_finite};
+use crate::request::{self, Request, RequestError, Source};
+use crate::run::{Guidance, Known, Run, StepError, check_finite};
 use crate::tap::{Tap, values};
-use crate::text_encoder::{self, Qwen3Model};
-use crate::tokenizer::{Tokenizer, TokenizerError, Tokens};
+use crate::text_encoder::PlacedTextEncoder;
+use crate::tiles::{self, Planes};
+use crate::tokenizer::{Tokenizer, Tokens};
 use crate::transformer::{RefinedCaption, Sequence, ZImageTransformer2DModel};
-use crate::weights::{LoadProgress, Precision, Weights, WeightsError};
+use crate::weights::{LoadedFile, Precision};
 
 /// Prompts whose captions are kept; the oldest is dropped. At full size one is at most 4 MB.
 const CAPTIONS_MAX: usize = 32;
-
-/// Why a model directory could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A configuration file is missing, broken or unsupported.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Weights are missing, damaged or do not fit the configuration.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// The tokenizer is missing or broken.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The LoRA is missing or broken.
-    #[error(transparent)]
-    Lora(#[from] LoraError),
-    /// No weight of the model is named in the LoRA.
-    #[error(
-        "the LoRA changes none of the model's weights, its first path is {0}; it was made for another model"
-    )]
-    LoraUnused(String),
-    /// The device that was asked for cannot be used.
-    #[error("cannot use the device: {0}; use the backend cpu, or auto")]
-    Device(String),
-}
 
 /// What a run starts from, spelt out.
 ///
@@ -81,9 +56,11 @@ pub struct Start<B: Backend> {
     pub schedule: Schedule,
     /// The first step that is run; not 0 in image-to-image.
     pub first_step: usize,
+    /// What is kept of a given picture, in inpainting.
+    pub known: Option<Known>,
 }
 
-type Captions<B> = VecDeque<(Vec<u32>, Arc<RefinedCaption<B>>)>;
+pub(crate) type Captions<B> = VecDeque<(Vec<u32>, Arc<RefinedCaption<B>>)>;
 
 /// A model that is ready to draw.
 pub struct Pipeline<B: Backend> {
@@ -92,89 +69,27 @@ pub struct Pipeline<B: Backend> {
     /// Prompt to ids.
     pub tokenizer: Tokenizer,
     /// Ids to caption features.
-    pub text_encoder: Qwen3Model<B>,
+    pub text_encoder: PlacedTextEncoder<B>,
     /// Latents, time and caption to velocity.
     pub transformer: ZImageTransformer2DModel<B>,
     /// Latents to picture and back.
     pub autoencoder: AutoencoderKL<B>,
-    device: B::Device,
-    captions: Mutex<Captions<B>>,
+    /// What lies where.
+    pub plan: MemoryPlan,
+    /// The files of weights that were read, with their digests.
+    pub files: Vec<LoadedFile>,
+    pub(crate) precision: Precision,
+    /// What the device has left for one picture, where that is known.
+    pub(crate) work_bytes_max: Option<u64>,
+    pub(crate) device: B::Device,
+    pub(crate) captions: Mutex<Captions<B>>,
     /// Latents to small pictures, roughly.
-    preview: Mutex<Projection>,
-}
-
-/// How a model is loaded.
-pub struct LoadOptions<'a> {
-    /// In what the components compute.
-    pub precision: Precision,
-    /// A change to the transformer.
-    pub lora: Option<&'a mut Lora>,
+    pub(crate) preview: Mutex<Projection>,
 }
 
 impl<B: Kernels> Pipeline<B> {
-    /// Loads a model directory in the diffusers layout, in f32.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the directory, by the name of the file or tensor.
-    pub fn load(
-        directory: &Path,
-        device: &B::Device,
-        progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<Self, LoadError> {
-        let options = LoadOptions { precision: Precision::F32, lora: None };
-        Self::load_with(directory, device, options, progress)
-    }
-
-    /// Loads a model directory in a given precision, with a LoRA if there is one.
-    ///
-    /// # Errors
-    /// As [`Self::load`]; and a LoRA of which no key fits.
-    pub fn load_with(
-        directory: &Path,
-        device: &B::Device,
-        options: LoadOptions,
-        progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<Self, LoadError> {
-        let config = PipelineConfig::read(directory)?;
-        let tokenizer = Tokenizer::load(directory)?;
-        tokenizer.check_rows(directory, config.text_encoder.vocab_size)?;
-        let precision = options.precision;
-        let open = |component: &'static str, stem: &str| {
-            Weights::open(&directory.join(component), component, stem, device, precision)
-        };
-        // All headers are read before the first tensor: a missing file shows at once.
-        let encoder = open("text_encoder", "model")?.with_optional_prefix(text_encoder::PREFIX);
-        let transformer = open("transformer", DIFFUSERS_STEM)?;
-        let autoencoder = open("vae", DIFFUSERS_STEM)?;
-        let mut weights = encoder.observed(progress, None);
-        let text_encoder = Qwen3Model::load(&mut weights, &config.text_encoder)?;
-        weights.finish();
-        let mut lora = options.lora;
-        let mut weights = transformer.observed(progress, lora.as_deref_mut());
-        let transformer = ZImageTransformer2DModel::load(&mut weights, &config.transformer)?;
-        weights.finish();
-        check_lora(lora.as_deref())?;
-        let mut weights = autoencoder.observed(progress, None);
-        let autoencoder = AutoencoderKL::load(&mut weights, &config.autoencoder)?;
-        weights.finish();
-        let (device, captions) = (device.clone(), Mutex::default());
-        let preview = Mutex::new(Projection::new(config.autoencoder.latent_channels));
-        let pipeline = Self {
-            config,
-            tokenizer,
-            text_encoder,
-            transformer,
-            autoencoder,
-            device,
-            captions,
-            preview,
-        };
-        pipeline.show_test_card();
-        Ok(pipeline)
-    }
-
     /// Lets previews have colours before the first picture is finished.
-    fn show_test_card(&self) {
+    pub(crate) fn show_test_card(&self) {
         let card = test_card(self.config.autoencoder.scale());
         let latents_max = self.config.autoencoder.latent_channels * CARD_EDGE * CARD_EDGE;
         let latents = self.encode(&card, &vec![0.0; latents_max]).expect("the card's own size");
@@ -206,38 +121,81 @@ impl<B: Kernels> Pipeline<B> {
     /// The first thing that is wrong with it. [`Self::begin`] refuses the same and no request that
     /// passes here, but for prompts that are too long for a model with few positions.
     pub fn validate(&self, request: &Request) -> Result<(), RequestError> {
-        request::validate(&self.config, request)
+        request::validate(&self.config, request)?;
+        let Some(available) = self.work_bytes_max else { return Ok(()) };
+        let size = [request.height, request.width];
+        let needed = work_bytes(&self.config, self.precision, size, self.plan.is_tiled);
+        if needed > available {
+            return Err(RequestError::Memory { needed, available });
+        }
+        Ok(())
     }
 
-    /// Encodes the prompt, or takes it from the cache, and draws the noise.
+    /// Encodes the prompts, or takes them from the cache, and draws the noise.
     ///
     /// # Errors
     /// The request is invalid.
     pub fn begin(&self, request: &Request) -> Result<Run<'_, B>, RequestError> {
         self.validate(request)?;
         let begun = Instant::now();
-        let tokens = self.tokenizer.encode(&request.prompt);
-        if tokens.cut > 0 {
-            tracing::warn!(cut = tokens.cut, "prompt is longer than 512 tokens and was cut off");
-        }
-        let caption = self.caption(&tokens)?;
+        let captions = vec![self.prompt(&request.prompt)?];
+        let guidance = match &request.guidance {
+            Some(asked) if asked.scale > 0.0 => {
+                Some((asked.guidance(), vec![self.prompt(&asked.negative_prompt)?]))
+            }
+            _ => None,
+        };
         let encode = begun.elapsed();
         let [height, width] = self.latents_size(request.height, request.width);
         let count = self.config.transformer.in_channels * height * width;
         let patch = self.config.transformer.patch_size();
         let image_tokens = height * width / (patch * patch);
-        let steps = request.steps as usize;
-        let mut run = self.start(Start {
-            captions: vec![caption],
-            guidance: None,
+        let schedule = Schedule::new(&self.config.scheduler, request.steps as usize, image_tokens);
+        let mut start = Start {
+            captions,
+            guidance,
             width: request.width,
             height: request.height,
             latents: noise::normal(request.seed, request.image_index, Purpose::Latents, count),
-            schedule: Schedule::new(&self.config.scheduler, steps, image_tokens),
+            schedule,
             first_step: 0,
-        })?;
+            known: None,
+        };
+        if let Some(source) = &request.source {
+            self.begin_from(source, request, &mut start)?;
+        }
+        let mut run = self.start(start)?;
         run.times.encode = encode;
         Ok(run)
+    }
+
+    /// The caption of a prompt as a user wrote it.
+    fn prompt(&self, prompt: &str) -> Result<Arc<RefinedCaption<B>>, RequestError> {
+        let tokens = self.tokenizer.encode(prompt);
+        if tokens.cut > 0 {
+            tracing::warn!(cut = tokens.cut, "prompt is longer than 512 tokens and was cut off");
+        }
+        self.caption(&tokens)
+    }
+
+    /// Makes a run begin from a picture: image-to-image, and with a mask inpainting.
+    fn begin_from(
+        &self,
+        source: &Source,
+        request: &Request,
+        start: &mut Start<B>,
+    ) -> Result<(), RequestError> {
+        let noise = std::mem::take(&mut start.latents);
+        let (seed, index) = (request.seed, request.image_index);
+        let posterior = noise::normal(seed, index, Purpose::Posterior, noise.len());
+        let clean = self.encode(&source.image, &posterior)?;
+        start.first_step = start.schedule.first_step(source.strength);
+        start.latents = start.schedule.noised(start.first_step, &clean, &noise);
+        if let Some(mask) = &source.mask {
+            let size = self.latents_size(request.height, request.width);
+            start.known = Some(Known { clean, noise, repaint: mask.shrunk(size) });
+        }
+        Ok(())
     }
 
     /// The refined caption of a prompt, computed once while the prompt is in the cache.
@@ -331,10 +289,12 @@ impl<B: Kernels> Pipeline<B> {
     /// # Errors
     /// A value of the picture is no finite number.
     pub fn decode(&self, latents: Vec<f32>, shape: [usize; 4]) -> Result<Vec<f32>, StepError> {
-        let config = &self.config.autoencoder;
-        let z = self.tensor(latents, shape);
-        let z = z.div_scalar(config.scaling_factor).add_scalar(config.shift_factor);
-        let mut planes = values(self.autoencoder.decode(z, &mut Tap::closed()));
+        let [_, _, height, width] = shape;
+        let mut planes = if self.plan.is_tiled && height.max(width) > TILE_LATENTS {
+            self.decode_tiles(latents, shape)
+        } else {
+            self.decode_at_once(latents, shape)
+        };
         // Before the clamp, which would make a NaN black.
         check_finite(&planes, || "the decoded pixels".into())?;
         for value in &mut planes {
@@ -343,25 +303,36 @@ impl<B: Kernels> Pipeline<B> {
         Ok(planes)
     }
 
+    fn decode_at_once(&self, latents: Vec<f32>, shape: [usize; 4]) -> Vec<f32> {
+        let config = &self.config.autoencoder;
+        let z = self.tensor(latents, shape);
+        let z = z.div_scalar(config.scaling_factor).add_scalar(config.shift_factor);
+        values(self.autoencoder.decode(z, &mut Tap::closed()))
+    }
+
+    fn decode_tiles(&self, latents: Vec<f32>, shape: [usize; 4]) -> Vec<f32> {
+        let [batch, channels, height, width] = shape;
+        let scale = self.config.autoencoder.scale();
+        let one = |tile: Planes| {
+            let Planes { values, height, width } = tile;
+            let values = self.decode_at_once(values, [1, channels, height, width]);
+            Ok::<_, std::convert::Infallible>(Planes {
+                values,
+                height: height * scale,
+                width: width * scale,
+            })
+        };
+        let pictures = latents.chunks(latents.len() / batch.max(1)).flat_map(|item| {
+            let item = Planes { values: item.to_vec(), height, width };
+            let Ok(picture) = tiles::decode(&item, TILE_LATENTS, scale, one);
+            picture.values
+        });
+        pictures.collect()
+    }
+
     /// Makes a tensor of f32 on the pipeline's device.
     #[must_use]
     pub fn tensor<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<B, D> {
         Tensor::from_data(TensorData::new(values, shape), (&self.device, DType::F32))
     }
-}
-
-/// What diffusers calls the weights of its components.
-const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
-
-fn check_lora(lora: Option<&Lora>) -> Result<(), LoadError> {
-    let Some(lora) = lora else { return Ok(()) };
-    let unused = lora.unused();
-    if lora.applied() == 0 {
-        let first = unused.first().copied().unwrap_or("none");
-        return Err(LoadError::LoraUnused(first.to_owned()));
-    }
-    if let Some(first) = unused.first() {
-        tracing::warn!(unused = unused.len(), first, "parts of the LoRA fit no weight");
-    }
-    Ok(())
 }

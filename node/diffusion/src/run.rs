@@ -81,6 +81,33 @@ pub struct Guidance {
     pub normalization: f32,
 }
 
+/// What inpainting keeps of a given picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// The given picture's latents, scaled. `[channels, height / 8, width / 8]`
+    pub clean: Vec<f32>,
+    /// The noise that the run starts from; the same shape.
+    pub noise: Vec<f32>,
+    /// 1 where the picture is drawn anew, 0 where it is kept. `[height / 8, width / 8]`
+    pub repaint: Vec<f32>,
+}
+
+impl Known {
+    /// Puts what is kept back after a step, with as much noise as the step left.
+    ///
+    /// x → `(1 - repaint) · (sigma · noise + (1 - sigma) · clean) + repaint · x`
+    ///
+    /// Source: diffusers `pipelines/z_image/pipeline_z_image_inpaint.py`.
+    fn put_back(&self, latents: &mut [f32], sigma: f32) {
+        let kept = self.clean.iter().zip(&self.noise);
+        let repaint = self.repaint.iter().cycle();
+        for ((x, (clean, noise)), m) in latents.iter_mut().zip(kept).zip(repaint) {
+            let known = sigma * noise + (1.0 - sigma) * clean;
+            *x = (1.0 - m) * known + m * *x;
+        }
+    }
+}
+
 /// A picture, or a batch of them, on its way.
 pub struct Run<'a, B: Backend> {
     pipeline: &'a Pipeline<B>,
@@ -93,6 +120,7 @@ pub struct Run<'a, B: Backend> {
     before: Option<Vec<f32>>,
     shape: [usize; 4],
     schedule: Schedule,
+    known: Option<Known>,
     done: usize,
     pub(crate) times: StageTimes,
 }
@@ -113,6 +141,7 @@ impl<'a, B: Kernels> Run<'a, B> {
             before: None,
             shape,
             schedule: start.schedule,
+            known: start.known,
             done: start.first_step,
             times: StageTimes::default(),
             pipeline,
@@ -132,7 +161,10 @@ impl<B: Kernels> Run<'_, B> {
         let begun = Instant::now();
         let latents = self.pipeline.tensor(self.latents.clone(), self.shape);
         let velocity = self.velocity(&latents);
-        let next = values(self.schedule.step(self.done, latents, velocity));
+        let mut next = values(self.schedule.step(self.done, latents, velocity));
+        if let Some(known) = &self.known {
+            known.put_back(&mut next, self.schedule.sigmas()[self.done + 1]);
+        }
         check_finite(&next, || format!("the latents after step {}", self.done + 1))?;
         self.before = Some(std::mem::replace(&mut self.latents, next));
         self.done += 1;

@@ -11,15 +11,13 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn_flex::{Flex, FlexDevice};
 
 use crate::config::TextEncoderConfig;
 use crate::kernels::{Kernels, Mask, Pairs, Rope};
 use crate::layers::{Linear, RmsNorm};
-use crate::tap::Tap;
+use crate::tap::{Tap, values};
 use crate::weights::{Weights, WeightsError};
-
-/// Names in the files begin with it, or all lack it.
-pub const PREFIX: &str = "model.";
 
 /// The text encoder, without the layer and the norm that nobody reads.
 #[derive(Debug)]
@@ -46,8 +44,8 @@ impl<B: Kernels> Qwen3Model<B> {
         let layers = (0..used)
             .map(|i| Qwen3DecoderLayer::load(weights, &format!("model.layers.{i}"), config))
             .collect::<Result<Vec<_>, _>>()?;
-        Qwen3DecoderLayer::<B>::pass_over(weights, &format!("model.layers.{used}"), config)?;
-        weights.pass_over("model.norm.weight", &[config.hidden_size])?;
+        Qwen3DecoderLayer::<B>::pass_over(weights, &format!("model.layers.{used}"), config);
+        weights.pass_over("model.norm.weight", &[config.hidden_size]);
         Ok(Self {
             embed_tokens,
             layers,
@@ -106,6 +104,46 @@ impl<B: Kernels> Qwen3Model<B> {
     }
 }
 
+/// A text encoder on the pipeline's device or on the host.
+///
+/// On the host it leaves 8 GB of a card to the rest; a prompt then takes longer, once.
+#[derive(Debug)]
+pub enum PlacedTextEncoder<B: Backend> {
+    /// Beside the transformer.
+    Device(Qwen3Model<B>),
+    /// On the CPU; features are copied to the device.
+    Host(Qwen3Model<Flex>, B::Device),
+}
+
+impl<B: Kernels> PlacedTextEncoder<B> {
+    /// As [`Qwen3Model::forward`], wherever it is.
+    pub fn forward(&self, ids: &[u32], tap: &mut Tap) -> Tensor<B, 2> {
+        match self {
+            Self::Device(model) => model.forward(ids, tap),
+            Self::Host(model, device) => {
+                let features = model.forward(ids, tap);
+                let (dims, dtype) = (features.dims(), features.dtype());
+                let data = TensorData::new(values(features), dims);
+                Tensor::<B, 2>::from_data(data, (device, DType::F32)).cast(dtype)
+            }
+        }
+    }
+
+    /// As [`Qwen3Model::text_norm`], for the parity check.
+    pub fn text_norm(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        match self {
+            Self::Device(model) => model.text_norm(x),
+            Self::Host(model, device) => {
+                let (dims, dtype) = (x.dims(), x.dtype());
+                let host = TensorData::new(values(x), dims);
+                let host = Tensor::<Flex, 3>::from_data(host, (&FlexDevice, DType::F32));
+                let y = TensorData::new(values(model.text_norm(host.cast(dtype))), dims);
+                Tensor::<B, 3>::from_data(y, (device, DType::F32)).cast(dtype)
+            }
+        }
+    }
+}
+
 /// One decoder layer.
 #[derive(Debug)]
 struct Qwen3DecoderLayer<B: Backend> {
@@ -134,11 +172,7 @@ impl<B: Kernels> Qwen3DecoderLayer<B> {
     }
 
     /// Looks at a layer without loading it.
-    fn pass_over(
-        weights: &mut Weights<B>,
-        name: &str,
-        config: &TextEncoderConfig,
-    ) -> Result<(), WeightsError> {
+    fn pass_over(weights: &mut Weights<B>, name: &str, config: &TextEncoderConfig) {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let q = config.num_attention_heads * config.head_dim;
         let kv = config.num_key_value_heads * config.head_dim;
@@ -155,9 +189,8 @@ impl<B: Kernels> Qwen3DecoderLayer<B> {
             ("mlp.up_proj", &[inner, hidden]),
             ("mlp.down_proj", &[hidden, inner]),
         ] {
-            weights.pass_over(&format!("{name}.{part}.weight"), shape)?;
+            weights.pass_over(&format!("{name}.{part}.weight"), shape);
         }
-        Ok(())
     }
 
     /// x → `x + self_attn(norm(x))` → `x + mlp(norm(x))`

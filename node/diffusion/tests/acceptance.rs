@@ -225,14 +225,8 @@ fn the_bundled_model_draws_what_it_is_asked_for() {
 }
 
 fn draw(model: &Pipeline<Flex>, size: &Size, case: &Case, steps: u32) -> Image {
-    let request = Request {
-        prompt: case.prompt.clone(),
-        width: size.width as u32,
-        height: size.height as u32,
-        steps,
-        seed: case.seed,
-        image_index: 0,
-    };
+    let (width, height) = (size.width as u32, size.height as u32);
+    let request = Request { steps, seed: case.seed, ..Request::new(&case.prompt, width, height) };
     let mut run = model.begin(&request).expect("a valid request");
     while run.step().expect("a finite step").is_some() {}
     run.decode().expect("a finite picture")

@@ -2,9 +2,10 @@
 
 mod support;
 
-use atelier_diffusion::pipeline::LoadOptions;
 use atelier_diffusion::request::PROMPT_BYTES_MAX;
-use atelier_diffusion::{Pipeline, Precision, Request, RequestError, StepError, lora::Lora};
+use atelier_diffusion::{
+    LoadOptions, Pipeline, Precision, Request, RequestError, StepError, Watch, lora::Lora,
+};
 use burn_flex::{Flex, FlexDevice};
 use serde_json::json;
 use support::{Copy, golden, golden_model, request};
@@ -327,9 +328,10 @@ fn a_lora_that_changes_nothing_is_refused() {
     ];
     safetensors::serialize_to_file(tensors, None, &path).expect("a file");
     let mut lora = Lora::read(&path, 1.0).expect("a LoRA");
-    let options = LoadOptions { precision: Precision::F32, lora: Some(&mut lora) };
+    let options = LoadOptions { lora: Some(&mut lora), ..LoadOptions::new(Precision::F32) };
     let model = golden().join("pipeline");
-    let loaded = Pipeline::<Flex>::load_with(&model, &FlexDevice, options, &mut |_| {});
+    let mut watch = Watch { progress: &mut |_| {}, bytes: None };
+    let loaded = Pipeline::<Flex>::load_with(&model, &FlexDevice, options, &mut watch);
     let error = loaded.err().expect("no key fits").to_string();
     assert!(error.contains("changes none") && error.contains("blocks_0_q"), "{error}");
 }

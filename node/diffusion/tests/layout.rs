@@ -8,7 +8,7 @@ use atelier_diffusion::autoencoder::AutoencoderKL;
 use atelier_diffusion::config::{AutoencoderConfig, TextEncoderConfig, TransformerConfig};
 use atelier_diffusion::text_encoder::Qwen3Model;
 use atelier_diffusion::transformer::ZImageTransformer2DModel;
-use atelier_diffusion::weights::Weights;
+use atelier_diffusion::weights::{Wanted, Weights};
 use burn_flex::{Flex, FlexDevice};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,7 +34,8 @@ fn folder_with(component: &str, class: &str) -> TempDir {
 
 fn compare(component: &str, weights: &Weights<Flex>, tensors: usize, parameters: usize) {
     let reference = &reference()[component];
-    let ours: Layout = weights.layout().iter().cloned().collect();
+    let pair = |wanted: &Wanted| (wanted.name.clone(), wanted.shape.clone());
+    let ours: Layout = weights.layout().iter().map(pair).collect();
     let theirs: Layout = serde_json::from_value(reference["tensors"].clone()).expect("a layout");
     for (name, shape) in &theirs {
         assert_eq!(ours.get(name), Some(shape), "{component}: {name}");

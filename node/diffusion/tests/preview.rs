@@ -36,8 +36,7 @@ fn a_preview_resembles_the_picture() {
 
 /// How far the later previews of a picture are from it at most.
 fn off_late(model: &Pipeline<Flex>, prompt: &str, seed: u64) -> (f64, f64) {
-    let prompt = prompt.to_owned();
-    let request = Request { prompt, width: 128, height: 128, steps: 8, seed, image_index: 0 };
+    let request = Request { seed, ..Request::new(prompt, 128, 128) };
     let mut run = model.begin(&request).expect("a valid request");
     let (mut previews, mut cost) = (Vec::new(), Duration::ZERO);
     while run.step().expect("a finite step").is_some() {

@@ -12,7 +12,7 @@ use burn::tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor, Layout};
 use rayon::prelude::*;
 
-use super::{Kernels, Pairs, Rope, Then, plain};
+use super::{Kernels, Mask, Pairs, Rope, Then, plain};
 
 /// Values that one task works on; fixed, so that nothing depends on the number of threads.
 const TASK_VALUES: usize = 1 << 14;
@@ -66,6 +66,33 @@ impl Kernels for Flex {
                 }
             }
         })
+    }
+
+    fn attend(
+        q: Tensor<Self, 4>,
+        k: Tensor<Self, 4>,
+        v: Tensor<Self, 4>,
+        mask: &Mask<Self>,
+    ) -> Tensor<Self, 3> {
+        if q.dtype() != DType::F32 {
+            return plain::attend(q, k, v, mask);
+        }
+        let [batch, tokens, heads, head_dim] = q.dims();
+        let k = plain::repeat_heads(k, heads).permute([0, 2, 3, 1]);
+        let v = plain::repeat_heads(v, heads).swap_dims(1, 2);
+        let keys = k.dims()[3];
+        let scale = (1.0 / (head_dim as f64).sqrt()) as f32;
+        // By the shapes alone, so that no answer depends on threads or memory.
+        let rows = (SCORES_MAX / (batch * heads * keys)).clamp(1, tokens);
+        let mut parts = Vec::new();
+        for start in (0..tokens).step_by(rows) {
+            let length = rows.min(tokens - start);
+            let part = q.clone().narrow(1, start, length).swap_dims(1, 2);
+            let sight = Sight { mask: Hidden::of(mask), start, length, heads };
+            let shares = softmax(part.matmul(k.clone()), scale, &sight);
+            parts.push(shares.matmul(v.clone()));
+        }
+        Tensor::cat(parts, 2).swap_dims(1, 2).reshape([batch, tokens, heads * head_dim])
     }
 
     fn silu<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
@@ -124,6 +151,86 @@ impl Kernels for Flex {
         });
         tensor(output, input.shape)
     }
+}
+
+/// Scores that are held at once: 16 MB, whatever the size of the picture.
+const SCORES_MAX: usize = 1 << 22;
+
+/// Keys that are not seen, on the host.
+enum Hidden {
+    None,
+    Later,
+    /// `[batch * keys]`
+    Marked(Vec<bool>),
+}
+
+impl Hidden {
+    fn of(mask: &Mask<Flex>) -> Self {
+        match mask {
+            Mask::None => Self::None,
+            Mask::Causal => Self::Later,
+            Mask::Keys(marks) => Self::Marked(marks.clone().into_data().iter::<bool>().collect()),
+        }
+    }
+}
+
+/// What the rows of a matrix of scores, `[batch, heads, length, keys]`, see.
+struct Sight {
+    mask: Hidden,
+    /// The query of the first row.
+    start: usize,
+    length: usize,
+    heads: usize,
+}
+
+impl Sight {
+    /// Sets what a row does not see to nothing at all.
+    fn hide(&self, row: usize, scores: &mut [f32]) {
+        match &self.mask {
+            Hidden::None => {}
+            Hidden::Later => {
+                let query = self.start + row % self.length;
+                scores[query + 1..].fill(f32::NEG_INFINITY);
+            }
+            Hidden::Marked(marks) => {
+                let item = row / self.length / self.heads;
+                let marks = &marks[item * scores.len()..][..scores.len()];
+                for (score, _) in scores.iter_mut().zip(marks).filter(|(_, hidden)| **hidden) {
+                    *score = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+}
+
+/// Shares of each row: `softmax(scale · scores)` over what it sees.
+fn softmax(scores: Tensor<Flex, 4>, scale: f32, sight: &Sight) -> Tensor<Flex, 4> {
+    let keys = scores.dims()[3];
+    map_indexed(scores, keys, |row, scores, shares| {
+        shares.copy_from_slice(scores);
+        sight.hide(row, shares);
+        let most = largest(shares);
+        for share in shares.iter_mut() {
+            // What is hidden is infinitely far below, and the exponential stops short of nothing.
+            let below = (*share - most) * scale;
+            *share = if below < -87.0 { 0.0 } else { exp(below) };
+        }
+        let factor = (1.0 / sum(shares, |share| share)) as f32;
+        shares.iter_mut().for_each(|share| *share *= factor);
+    })
+}
+
+/// The largest value, in lanes.
+fn largest(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for chunk in whole {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *value);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
 }
 
 /// The values of a tensor, in order, shared where they already lie so.
@@ -281,6 +388,43 @@ mod tests {
             let plain = plain::group_norm(pixels.clone(), affine.clone(), 3, 1e-6, then);
             assert_near(Flex::group_norm(pixels.clone(), affine, 3, 1e-6, then), plain);
         }
+    }
+
+    #[test]
+    fn attention_means_what_the_plain_one_does() {
+        let key_marks = |batch: usize, keys: usize| {
+            let marks: Vec<bool> = (0..batch * keys).map(|i| i % keys > 20 + i / keys).collect();
+            Mask::Keys(Tensor::from_data(TensorData::new(marks, [batch, keys]), &FlexDevice))
+        };
+        for (batch, heads, kv_heads) in [(1, 4, 4), (2, 4, 2), (1, 1, 1)] {
+            let [q, k, v] = [(9, heads), (10, kv_heads), (11, kv_heads)]
+                .map(|(seed, heads)| random(seed, [batch, 37, heads, 16]).mul_scalar(3.0));
+            for mask in [Mask::None, Mask::Causal, key_marks(batch, 37)] {
+                let [ours, plain] = [Flex::attend, plain::attend::<Flex>]
+                    .map(|attend| attend(q.clone(), k.clone(), v.clone(), &mask));
+                assert_near(ours, plain);
+            }
+        }
+    }
+
+    #[test]
+    fn attention_in_parts_is_the_whole() {
+        // More scores than are held at once, and a last part that is shorter.
+        let [q, k, v] = [12, 13, 14].map(|seed| random(seed, [1, 2100, 1, 8]));
+        assert!(2100 * 2100 > SCORES_MAX);
+        for mask in [Mask::None, Mask::Causal] {
+            let plain = plain::attend(q.clone(), k.clone(), v.clone(), &mask);
+            assert_near(Flex::attend(q.clone(), k.clone(), v.clone(), &mask), plain);
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_no_number_stays_one_through_attention() {
+        let mut drawn = vec![0.5_f32; 32];
+        drawn[5] = f32::NAN;
+        let q = Tensor::<Flex, 4>::from_data(TensorData::new(drawn, [1, 8, 1, 4]), &FlexDevice);
+        let out = values(Flex::attend(q.clone(), q.clone(), q, &Mask::None));
+        assert!(out.iter().any(|value| value.is_nan()));
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub fn attend<B: Backend>(
 const QUERY_ROWS_MAX: usize = 8192;
 
 /// Repeats each key or value head for the query heads that share it.
-fn repeat_heads<B: Backend>(x: Tensor<B, 4>, heads: usize) -> Tensor<B, 4> {
+pub(super) fn repeat_heads<B: Backend>(x: Tensor<B, 4>, heads: usize) -> Tensor<B, 4> {
     let [batch, tokens, kv_heads, head_dim] = x.dims();
     if kv_heads == heads {
         return x;

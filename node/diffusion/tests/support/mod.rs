@@ -4,8 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use atelier_diffusion::pipeline::LoadError;
-use atelier_diffusion::{Pipeline, Request};
+use atelier_diffusion::{LoadError, Pipeline, Request};
 use burn_flex::{Flex, FlexDevice};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -28,7 +27,14 @@ pub(crate) fn golden_model() -> Pipeline<Flex> {
 
 /// A request that every model accepts.
 pub(crate) fn request(prompt: &str) -> Request {
-    Request { prompt: prompt.into(), width: 64, height: 48, steps: 3, seed: 7, image_index: 0 }
+    Request { steps: 3, seed: 7, ..Request::new(prompt, 64, 48) }
+}
+
+/// Draws to the end; gives the PNG.
+pub(crate) fn draw(model: &Pipeline<Flex>, request: &Request) -> Vec<u8> {
+    let mut run = model.begin(request).expect("a valid request");
+    while run.step().expect("a finite step").is_some() {}
+    run.decode().expect("a finite picture").to_png()
 }
 
 /// A copy of the golden model that a test may damage.
@@ -102,6 +108,33 @@ impl Copy {
             std::fs::remove_file(shard).expect("a file of the copy");
         }
         write(&self.path(folder).join("model.safetensors"), &tensors);
+    }
+
+    /// All tensors of a folder.
+    pub(crate) fn tensors(&self, folder: &str) -> Vec<Stored> {
+        self.shards(folder).iter().flat_map(|path| read(path)).collect()
+    }
+
+    /// Takes all weights and the index out of a folder, and gives the path of a new file in it.
+    pub(crate) fn cleared(&self, folder: &str, file: &str) -> PathBuf {
+        for entry in std::fs::read_dir(self.path(folder)).expect("a folder of the copy") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            if name.contains(".safetensors") {
+                std::fs::remove_file(path).expect("a file of the copy");
+            }
+        }
+        self.path(folder).join(file)
+    }
+
+    /// Puts these tensors into a folder, in one file, in place of all others.
+    pub(crate) fn replace(&self, folder: &str, file: &str, tensors: &[Stored]) {
+        write(&self.cleared(folder, file), tensors);
+    }
+
+    /// What the model draws of a short prompt.
+    pub(crate) fn picture(&self) -> Vec<u8> {
+        draw(&self.load().expect("the copy can be loaded"), &request("a fox"))
     }
 
     /// The files of a folder with weights, in order.

@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use atelier_diffusion::kernels::Kernels;
-use atelier_diffusion::pipeline::{LoadOptions, Pipeline};
 use atelier_diffusion::weights::Precision;
+use atelier_diffusion::{LoadOptions, Pipeline, Watch};
 use burn_flex::{Flex, FlexDevice};
 
 use golden::{Report, Set};
@@ -54,9 +54,10 @@ fn check<B: Kernels>(golden: &Path, out: &Path, device: &B::Device) -> Result<Re
     let set = Set::open(golden)?;
     let mut report = Report::new(out)?;
     let load = |precision| {
-        let options = LoadOptions { precision, lora: None };
+        let mut watch = Watch { progress: &mut |_| {}, bytes: None };
+        let options = LoadOptions::new(precision);
         let directory = golden.join("pipeline");
-        Pipeline::<B>::load_with(&directory, device, options, &mut |_| {})
+        Pipeline::<B>::load_with(&directory, device, options, &mut watch)
             .with_context(|| format!("cannot load {}", directory.display()))
     };
     let pipeline = load(Precision::F32)?;

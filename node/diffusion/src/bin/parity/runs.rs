@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use atelier_diffusion::Image;
 use atelier_diffusion::flow_match::Schedule;
 use atelier_diffusion::kernels::Kernels;
 use atelier_diffusion::lora::Lora;
-use atelier_diffusion::pipeline::{LoadOptions, Pipeline, Start};
+use atelier_diffusion::pipeline::{Pipeline, Start};
 use atelier_diffusion::run::Guidance;
 use atelier_diffusion::transformer::RefinedCaption;
 use atelier_diffusion::weights::Precision;
+use atelier_diffusion::{Image, LoadOptions, Watch};
 use serde_json::Value;
 
 use crate::components::{input, output, pass};
@@ -49,6 +49,7 @@ fn start<B: Kernels>(pipeline: &Pipeline<B>, file: &File) -> Result<Start<B>> {
         latents: file.golden("initial_latents")?.to_f32(),
         schedule: Schedule::new(&pipeline.config.scheduler, steps, image_tokens),
         first_step: 0,
+        known: None,
     })
 }
 
@@ -158,9 +159,10 @@ pub(crate) fn lora<B: Kernels>(set: &Set, device: &B::Device, file: &mut File) -
         };
         let path = set.directory.join(format!("lora/{style}.safetensors"));
         let mut lora = Lora::read(&path, strength as f32)?;
-        let options = LoadOptions { precision: Precision::F32, lora: Some(&mut lora) };
+        let options = LoadOptions { lora: Some(&mut lora), ..LoadOptions::new(Precision::F32) };
         let directory = set.directory.join("pipeline");
-        let pipeline = Pipeline::<B>::load_with(&directory, device, options, &mut |_| {})?;
+        let mut watch = Watch { progress: &mut |_| {}, bytes: None };
+        let pipeline = Pipeline::<B>::load_with(&directory, device, options, &mut watch)?;
         anyhow::ensure!(lora.unused().is_empty(), "unused LoRA paths: {:?}", lora.unused());
         let (out, _) = pass(&pipeline, &inputs, &case)?;
         file.put(&format!("{name}.output"), out);
