@@ -423,12 +423,16 @@ async fn a_survivor_is_recovered_and_the_lost_never_come_back() {
         assert_eq!(code, Some(1), "{log}");
         assert!(log.contains("was recovered as `test@1-"), "{log}");
     }
-    // Of two voters both are needed, so the first newcomer waits for the second one.
+    two_newcomers_vote(&alone, &cluster.address(survivor)).await;
+}
+
+/// Of two voters both are needed, so the first newcomer waits for the second one.
+async fn two_newcomers_vote(alone: &Client, through: &str) {
     let mut newcomers = [Newcomer::new(), Newcomer::new()];
-    let words = ["--join", &cluster.address(survivor), "--token", TOKEN, "--promote"];
+    let words = ["--join", through, "--token", TOKEN, "--promote"];
     newcomers[0].start(&words);
     let first = until("a new peer joins and can draw", || async {
-        member(&alone, &newcomers[0].address()).await.filter(|one| one.slots > 0)
+        member(alone, &newcomers[0].address()).await.filter(|one| one.slots > 0)
     })
     .await;
     assert!(first.node > 3, "ids are never used again");
@@ -436,7 +440,7 @@ async fn a_survivor_is_recovered_and_the_lost_never_come_back() {
     newcomers[1].start(&words);
     for newcomer in &newcomers {
         until("it has a vote", || async {
-            member(&alone, &newcomer.address()).await.filter(|one| one.role == Role::Voter)
+            member(alone, &newcomer.address()).await.filter(|one| one.role == Role::Voter)
         })
         .await;
     }

@@ -42,7 +42,8 @@ const MUTATORS: [Mutator; 15] = [
 fn every_mutator_is_caught_by_its_judge() {
     let mut applied: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in 1..=SEEDS {
-        let truth = run(&Plan::of(seed)).glances;
+        // Among members that stay the same each spoiling is one judge's alone.
+        let truth = run(&Plan { acts: Vec::new(), ..Plan::of(seed) }).glances;
         assert_eq!(Eye::judge(&truth), Ok(()), "seed {seed}");
         for Mutator { name, property, spoil } in MUTATORS {
             let mut glances = truth.clone();

@@ -103,35 +103,16 @@ impl<B: Kernels> Pipeline<B> {
         let LoadOptions { precision, text_encoder: placement, mut lora, memory_bytes } = options;
         let layout = Layout::of(&config);
         let plan = plan(&config, &layout, precision, placement, memory_bytes)?;
-        tracing::info!(
-            device_bytes = plan.device_bytes(),
-            host_bytes = plan.host_bytes(),
-            memory_bytes,
-            text_encoder = ?plan.placement,
-            tiled = plan.is_tiled,
-            "memory plan"
-        );
+        announce(&plan, memory_bytes);
 
         // All headers are judged before the first tensor: what is missing shows at once.
         let host = plan.placement == Placement::Host;
-        let folder = directory.join("text_encoder");
-        let text_encoder_on = |is_host: bool| is_host == host;
-        let mut at_device = text_encoder_on(false)
-            .then(|| {
-                open::<B>(&folder, "text_encoder", "model", device, precision, &layout.text_encoder)
-            })
+        let text = &layout.text_encoder;
+        let mut at_device = (!host)
+            .then(|| open_text_encoder::<B>(directory, device, precision, text))
             .transpose()?;
-        let mut at_host = text_encoder_on(true)
-            .then(|| {
-                open::<Flex>(
-                    &folder,
-                    "text_encoder",
-                    "model",
-                    &FlexDevice,
-                    precision,
-                    &layout.text_encoder,
-                )
-            })
+        let mut at_host = host
+            .then(|| open_text_encoder::<Flex>(directory, &FlexDevice, precision, text))
             .transpose()?;
         let diffusers = |component: &'static str, wanted: &[Wanted]| {
             let folder = directory.join(component);
@@ -198,6 +179,27 @@ fn plan(
 }
 
 /// Opens the files of a component and judges them; warns of tensors that nobody asks for.
+fn announce(plan: &MemoryPlan, memory_bytes: Option<u64>) {
+    tracing::info!(
+        device_bytes = plan.device_bytes(),
+        host_bytes = plan.host_bytes(),
+        memory_bytes,
+        text_encoder = ?plan.placement,
+        tiled = plan.is_tiled,
+        "memory plan"
+    );
+}
+
+fn open_text_encoder<B: Kernels>(
+    directory: &Path,
+    device: &B::Device,
+    precision: Precision,
+    wanted: &[Wanted],
+) -> Result<Weights<B>, WeightsError> {
+    let folder = directory.join("text_encoder");
+    open::<B>(&folder, "text_encoder", "model", device, precision, wanted)
+}
+
 fn open<B: Kernels>(
     folder: &Path,
     component: &'static str,

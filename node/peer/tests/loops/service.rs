@@ -61,6 +61,8 @@ async fn the_leader_tells_who_is_alive() {
         model: String::new(),
         witness: false,
     };
+    // Whoever is registered and no member is taken out.
+    let _member = cluster.log_at(9, "http://127.0.0.1:9");
     cluster.apply(Command::RegisterNode(register));
     assert_eq!(alive(&mut client).await, [(1, true), (9, false)]);
     client.beat(beat(9)).await.unwrap();
