@@ -230,7 +230,7 @@ impl Config {
     pub fn effective(&self) -> String {
         let value = |field: &fields::Field| match field.key {
             // Whoever reads the log must not be able to join.
-            "cluster_token" if !self.cluster_token.is_empty() => "(secret)".to_owned(),
+            sources::SECRET if !self.cluster_token.is_empty() => "(secret)".to_owned(),
             _ => (field.get)(self),
         };
         let settings = FIELDS.iter().map(|field| format!("{}={}", field.key, value(field)));
@@ -297,17 +297,12 @@ impl Config {
             fault("engine.model", expected, "nothing".to_owned());
         }
         if self.advertised().contains("//0.0.0.0:") || self.advertised().contains("//[::]:") {
-            match self.listen.advertise.is_empty() {
-                true => {
-                    let expected =
-                        "an address that others can dial, since listen.grpc is every interface";
-                    fault("listen.advertise", expected, "nothing".to_owned());
-                }
-                false => {
-                    let expected = "an address that others can dial, which every interface is not";
-                    fault("listen.advertise", expected, self.listen.advertise.clone());
-                }
-            }
+            let (why, got) = match self.listen.advertise.as_str() {
+                "" => ("since listen.grpc is every interface", "nothing"),
+                given => ("which every interface is not", given),
+            };
+            let expected = format!("an address that others can dial, {why}");
+            fault("listen.advertise", &expected, got.to_owned());
         }
         self.check_peers(&mut fault);
     }

@@ -27,7 +27,7 @@ use atelier_state::LogIndex;
 use atelier_state::job::{Digest, JobId};
 use atelier_state::lease::FencingToken;
 use atelier_state::limits::{self, ENTRY_COMMANDS_MAX};
-use atelier_state::roster::{Node, NodeId};
+use atelier_state::roster::NodeId;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -367,13 +367,13 @@ pub(crate) fn not_leader(leader: Option<(NodeId, String)>) -> Status {
 }
 
 /// Says whether a node was a member of this cluster and is none any more. An id is the index of the entry that gave it,
-/// or is in the first membership. The roster holds a newcomer's before it is a member, and a member registers itself.
+/// or is in the first membership; the roster holds it until the node is removed.
 fn is_removed(status: &RaftStatus, view: &View, node: NodeId) -> bool {
     let knows_members = status.addresses.contains_key(&status.node);
     let was_given = node.0 > 0 && view.applied.0 >= node.0;
     knows_members
         && was_given
-        && view.state.node(node).is_none_or(Node::is_registered)
+        && view.state.node(node).is_none()
         && !status.addresses.contains_key(&node)
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct MemoryLog {
     pub(crate) view: watch::Sender<View>,
     /// What the next proposals answer instead of being applied.
     pub(crate) failure: Mutex<Option<ProposeError>>,
+    /// What the log has and the view does not show yet, from [`MemoryLog::lag`] on.
+    ahead: Mutex<Option<View>>,
 }
 
 impl MemoryLog {
@@ -66,19 +68,42 @@ impl MemoryLog {
             ..RaftStatus::default()
         };
         let (status, view) = (watch::Sender::new(status), watch::Sender::new(View::default()));
-        Self { status, view, failure: Mutex::default() }
+        Self { status, view, failure: Mutex::default(), ahead: Mutex::default() }
     }
 
     /// Applies commands as one entry.
     pub(crate) fn apply(&self, commands: &[Command]) -> Proposed {
-        let mut state = self.view.borrow().state.clone();
+        let mut ahead = self.ahead.lock().expect("no test panics here");
+        let mut state = ahead
+            .as_ref()
+            .map_or_else(|| self.view.borrow().state.clone(), |view| view.state.clone());
         let log_index = LogIndex(state.applied().0 + 1);
         let replies = commands.iter().map(|command| state.apply(log_index, command)).collect();
-        self.view.send_replace(View { state, applied: log_index });
+        let view = View { state, applied: log_index };
         self.status.send_modify(|status| {
-            (status.last_log, status.committed, status.applied) = (log_index, log_index, log_index);
+            (status.last_log, status.committed) = (log_index, log_index);
         });
+        match ahead.as_mut() {
+            Some(ahead) => *ahead = view,
+            None => self.show(view),
+        }
         Proposed { log_index, replies }
+    }
+
+    /// From here on the view stays as it is.
+    pub(crate) fn lag(&self) {
+        *self.ahead.lock().expect("no test panics here") = Some(self.view.borrow().clone());
+    }
+
+    /// Lets the view show everything again.
+    pub(crate) fn catch_up(&self) {
+        let ahead = self.ahead.lock().expect("no test panics here").take();
+        ahead.into_iter().for_each(|view| self.show(view));
+    }
+
+    fn show(&self, view: View) {
+        self.status.send_modify(|status| status.applied = view.applied);
+        self.view.send_replace(view);
     }
 }
 

@@ -406,8 +406,8 @@ impl Artifacts {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Collects and replaces lost copies now and then until `shutdown`, each time after a leader was known throughout: where there was none, a
-    /// result that is old by now may still be on its way into the log.
+    /// Collects and replaces lost copies now and then until `shutdown`, each time after a leader was known throughout:
+    /// where there was none, a result that is old by now may still be on its way into the log.
     pub async fn run_collector(self: Arc<Self>, shutdown: CancellationToken) {
         let mut status = self.parts.status.clone();
         loop {

@@ -12,7 +12,7 @@ const PREFIX: &str = "ATELIER_";
 /// command line client reads in the same shell.
 const FOREIGN: &[&str] = &["ATELIER_CONFIG", "ATELIER_ENDPOINTS", "ATELIER_TIMEOUT"];
 /// The key whose value is never told.
-const SECRET: &str = "cluster_token";
+pub(super) const SECRET: &str = "cluster_token";
 
 /// The client's name for the model directory, which `atelier demo` reads, means the same here; its
 /// full name outranks it.

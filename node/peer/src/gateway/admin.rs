@@ -85,8 +85,9 @@ impl Gateway {
             labels_removed: request.labels_removed,
             author,
         });
-        let (index, _) = self.propose(command, deadline, &format!("node {node}")).await?;
-        self.reach(index).await?;
+        let what = format!("node {node}");
+        let (index, _) = self.propose(command, deadline, &what).await?;
+        self.show(index, &what).await?;
         tracing::info!(node = node.0, draining = request.draining, "member changed");
         self.member_once(node, |_| true).await
     }

@@ -360,7 +360,7 @@ impl Gateway {
             let cancel = Command::Cancel(Cancel { job, reason, finished_ms });
             let what = format!("cancelling job {job}");
             match self.propose(cancel, deadline, &what).await {
-                Ok((index, _)) => self.reach(index).await?,
+                Ok((index, _)) => self.show(index, &what).await?,
                 // The proposer repeats itself: the first answer may have been lost.
                 Err(refused) if !self.is_cancelled(job).await => return Err(refused),
                 Err(_) => {}

@@ -47,8 +47,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch as channel;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 
 /// Metadata of a read that may be answered with what is old.
 const STALE_KEY: &str = "atelier-stale";
@@ -172,6 +172,25 @@ impl Gateway {
              take it as it is (`--stale`, or the metadata `{STALE_KEY}`)"
         );
         Err(unavailable(text, None))
+    }
+
+    /// Waits until the local view has a change that was made, so that the answer shows it.
+    ///
+    /// # Errors
+    /// DEADLINE_EXCEEDED when this peer lags for long: it cannot tell what came of the change, and a repeat at another
+    /// peer finds it made.
+    async fn show(&self, index: LogIndex, what: &str) -> Result<(), Status> {
+        self.catch_up(index).await;
+        let applied = self.view().applied;
+        if applied >= index {
+            return Ok(());
+        }
+        let text = format!(
+            "{what}: it is in the log as entry {}, and this peer has come to {}; ask another one",
+            index.0, applied.0
+        );
+        let leader = self.leader.address();
+        Err(error::status(Code::DeadlineExceeded, text, leader.as_deref(), None))
     }
 
     /// Makes sure that a job which the local view does not know is not known to the leader either.

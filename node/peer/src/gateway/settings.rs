@@ -60,8 +60,7 @@ impl Gateway {
                 }
             };
             self.acknowledged.fetch_max(index.0, Ordering::Relaxed);
-            // Where this peer does not come so far, a repeat at another one finds the change made.
-            self.reach(index).await?;
+            self.show(index, "changing the settings").await?;
             return Ok(convert::settings(&self.view().state));
         }
         let text = "others change the settings all the time; name the version that you expect";

@@ -43,6 +43,7 @@ use atelier_state::{JobId, NodeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use sweeper::Sweeper;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +91,7 @@ pub struct Deciders {
     reaper: Reaper,
     backoff: Backoff,
     scheduler: Scheduler,
+    sweeper: Sweeper,
     janitor: Janitor,
 }
 
@@ -110,7 +112,7 @@ impl Deciders {
     ) -> Vec<Command> {
         let (mut commands, ended) = self.ends(at, view, liveness);
         commands.extend(raise(at.now, view, liveness, members));
-        commands.extend(sweeper::sweep(view, members));
+        commands.extend(self.sweeper.decide(at.now, view, members, liveness.lease()));
         commands.extend(self.backoff.decide(at, view));
         let shunned = self.reaper.shunned(at.now, view);
         let assigns = self.scheduler.decide(at.now, view, liveness, &shunned, ROUND_ASSIGNS_MAX);

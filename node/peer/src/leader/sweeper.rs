@@ -7,22 +7,45 @@
 use crate::view::View;
 use atelier_state::Author;
 use atelier_state::command::{Command, RemoveNode};
-use atelier_state::roster::NodeId;
-use std::collections::BTreeSet;
+use atelier_state::roster::{Node, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Removals of one round; further ones wait for the next.
 pub(super) const ROUND_MAX: usize = 4;
 
-/// Returns a RemoveNode for each registered node that is no member; none while the members are not
-/// known.
-pub(super) fn sweep(view: &View, members: &BTreeSet<NodeId>) -> Vec<Command> {
-    if members.is_empty() {
-        return Vec::new();
+/// The sweeper of one leadership.
+#[derive(Debug, Default)]
+pub(super) struct Sweeper {
+    // Since when a node of the roster was seen to be no member; bounded by the roster.
+    since: BTreeMap<NodeId, Duration>,
+}
+
+impl Sweeper {
+    /// Returns a RemoveNode for each registered node that has been no member for a lease's time; none
+    /// while the members are not known. The members are told apart from the view, and may be behind it
+    /// for a moment: a newcomer that has just registered must not go.
+    pub(super) fn decide(
+        &mut self,
+        now: Duration,
+        view: &View,
+        members: &BTreeSet<NodeId>,
+        lease: Duration,
+    ) -> Vec<Command> {
+        let is_stranger = |node: NodeId| {
+            let known = view.state.node(node);
+            !members.is_empty()
+                && !members.contains(&node)
+                && known.is_some_and(Node::is_registered)
+        };
+        self.since.retain(|node, _| is_stranger(*node));
+        for (node, _) in view.state.nodes().filter(|(node, _)| is_stranger(*node)) {
+            self.since.entry(node).or_insert(now);
+        }
+        let due = self.since.iter().filter(|(_, since)| now.saturating_sub(**since) > lease);
+        let remove = |node| Command::RemoveNode(RemoveNode { node, author: Author::default() });
+        due.take(ROUND_MAX).map(|(node, _)| remove(*node)).collect()
     }
-    let registered = view.state.nodes().filter(|(_, node)| node.is_registered());
-    let strangers = registered.map(|(node, _)| node).filter(|node| !members.contains(node));
-    let remove = |node| Command::RemoveNode(RemoveNode { node, author: Author::default() });
-    strangers.take(ROUND_MAX).map(remove).collect()
 }
 
 #[cfg(test)]
@@ -50,9 +73,16 @@ mod tests {
             view.state.apply(LogIndex(index), command);
         }
         assert_eq!(view.state.nodes().count(), 3);
-        assert_eq!(sweep(&view, &BTreeSet::new()), [], "the members are not known");
-        let swept = sweep(&view, &BTreeSet::from([NodeId(1)]));
+        let (mut sweeper, lease) = (Sweeper::default(), Duration::from_secs(2));
+        let mut swept = |second, members: &[u64]| {
+            let members = members.iter().copied().map(NodeId).collect();
+            sweeper.decide(Duration::from_secs(second), &view, &members, lease)
+        };
+        assert_eq!(swept(0, &[1]), [], "the members may be behind the view");
+        assert_eq!(swept(1, &[1, 2]), [], "they were");
+        assert_eq!((swept(2, &[1]), swept(4, &[1])), (vec![], vec![]));
         let author = Author::default();
-        assert_eq!(swept, [Command::RemoveNode(RemoveNode { node: NodeId(2), author })]);
+        assert_eq!(swept(5, &[1]), [Command::RemoveNode(RemoveNode { node: NodeId(2), author })]);
+        assert_eq!(swept(6, &[]), [], "the members are not known");
     }
 }

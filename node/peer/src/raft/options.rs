@@ -27,8 +27,8 @@ pub struct RaftOptions {
     /// Entries that are kept behind a snapshot for followers that lag, as far as their bytes allow; default 10,000. Two
     /// intervals of snapshots: whoever has been sent one must find the entries behind it.
     pub entries_kept: u64,
-    /// Threads of Raft's own runtime; default 1 on up to four cores, else 2. None: it runs where it is started, and so does the writing of its log,
-    /// for a world on one thread.
+    /// Threads of Raft's own runtime; default 1 on up to four cores, else 2. None: it runs where it is started, and so
+    /// does the writing of its log, for a world on one thread.
     pub threads: usize,
 }
 

@@ -119,7 +119,7 @@ pub fn mark(batch: &mut Batch, identity: &Identity) {
 pub fn claim(store: &dyn Store, identity: &Identity) -> Result<Option<Tree>, IdentityError> {
     let found = Tree::ALL.map(|tree| read(store, tree).map(|found| (tree, found)));
     let mut marked = 0;
-    let mut unmarked = Vec::new();
+    let mut unmarked = None;
     for result in found {
         match result? {
             (tree, Some(found)) if found != *identity => {
@@ -127,10 +127,10 @@ pub fn claim(store: &dyn Store, identity: &Identity) -> Result<Option<Tree>, Ide
                 return Err(IdentityError::Other { place, found, expected });
             }
             (_, Some(_)) => marked += 1,
-            (tree, None) => unmarked.push(tree),
+            (tree, None) => unmarked = unmarked.or(Some(tree)),
         }
     }
-    if let Some(tree) = unmarked.into_iter().next() {
+    if let Some(tree) = unmarked {
         // The state is marked last, so a crash between the two leaves the log marked and the state empty.
         if !is_empty(store, tree)? || (marked > 0 && tree == Tree::Log) {
             return Err(lost(store, tree).into());

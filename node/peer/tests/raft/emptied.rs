@@ -1,7 +1,7 @@
 //! A node whose disk was emptied does not take part under its old id: it has forgotten what it promised.
 
 use crate::harness::{Cluster, PATIENCE, calm, start_node, status_when, submit, view_at};
-use atelier_peer::ports::Log;
+use atelier_peer::ports::{Log, RaftStatus};
 use atelier_peer::raft::{InitializeClusterError, RaftOptions};
 use atelier_state::NodeId;
 use std::collections::BTreeMap;
@@ -112,8 +112,7 @@ async fn a_cluster_is_formed_when_its_last_member_has_come() {
 /// An older copy of a directory has forgotten what the node acknowledged since, and whom it promised its vote.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_copy_of_a_directory_is_found_out_for_good() {
-    // A leader that is new has not heard of the acknowledgement, so none may be elected meanwhile.
-    let mut cluster = Cluster::three(very_calm).await;
+    let mut cluster = Cluster::three(calm).await;
     let first = cluster.propose(vec![submit(1)]).await;
     cluster.agree(first.log_index).await;
     let follower = cluster.follower().await;
@@ -123,6 +122,12 @@ async fn an_older_copy_of_a_directory_is_found_out_for_good() {
     cluster.start(follower).await;
     let second = cluster.propose(vec![submit(2)]).await;
     cluster.agree(second.log_index).await;
+    // What the leader has not heard of was promised to nobody.
+    let leader = cluster.node(cluster.leader().await);
+    let has_heard = |status: &RaftStatus| {
+        status.matched.get(&NodeId(follower)).is_some_and(|matched| *matched >= second.log_index)
+    };
+    status_when(leader, has_heard).await;
     cluster.stop(follower).await;
     std::fs::remove_dir_all(&path).expect("remove");
     copy_files(copy.path(), &path);
@@ -143,11 +148,6 @@ async fn an_older_copy_of_a_directory_is_found_out_for_good() {
     assert!(refused.contains("older copy"), "{refused}");
     let last = cluster.propose(vec![submit(3)]).await;
     cluster.agree(last.log_index).await;
-}
-
-fn very_calm(options: &mut RaftOptions) {
-    calm(options);
-    (options.election_ms_min, options.election_ms_max) = (20_000, 40_000);
 }
 
 fn copy_files(from: &Path, to: &Path) {

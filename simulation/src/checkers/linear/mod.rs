@@ -11,8 +11,8 @@
 //! Where the product promises less, less is demanded. `GetJob`, `GetSettings`, `Watch` and `Await` are
 //! served from the peer's own view, so what they show may be past: such a read may stand anywhere
 //! before its return. That a job does not exist is a promise again (`Gateway::find` asks the leader).
-//! What a change shows of its object is such a read, too. Mostly it contains the change; not where the
-//! peer that answers has waited in vain to see it, or its log has failed (`Gateway::catch_up`).
+//! What a change shows of its object is such a read, too, but one that contains the change
+//! (`Gateway::show`).
 
 pub mod job;
 pub mod register;
@@ -20,7 +20,7 @@ pub mod wgl;
 pub mod witness;
 
 use super::Violation;
-use crate::operations::{Answer, Call, Key, Operation, Outcome, Phase};
+use crate::operations::{Answer, Call, Key, Operation};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Add;
@@ -121,27 +121,12 @@ pub fn by_key(history: &[Operation]) -> BTreeMap<Key, Vec<Operation>> {
     let mut keys: BTreeMap<Key, Vec<Operation>> = BTreeMap::new();
     for operation in history.iter().filter(|it| matters(it)) {
         let operations = keys.entry(key_of(operation)).or_default();
-        let read = match operation.call {
-            Call::Set { .. } => Some(Call::ReadSettings),
-            Call::Cancel if is_behind(operation) => Some(Call::Read),
-            _ => None,
-        };
-        let read = read.filter(|_| operation.answer().is_some());
-        match (&operation.call, &read) {
-            (Call::Cancel, Some(_)) => {
-                let outcome = Outcome::Ok { answer: Answer::Done, index: None };
-                operations.push(Operation { outcome, ..operation.clone() });
-            }
-            _ => operations.push(operation.clone()),
+        operations.push(operation.clone());
+        if matches!(operation.call, Call::Set { .. }) && operation.answer().is_some() {
+            operations.push(Operation { call: Call::ReadSettings, ..operation.clone() });
         }
-        operations.extend(read.map(|call| Operation { call, ..operation.clone() }));
     }
     keys
-}
-
-/// Says whether a cancel was done and shows the job as it was before.
-fn is_behind(cancel: &Operation) -> bool {
-    cancel.seen().is_some_and(|seen| seen.phase != Phase::Cancelled)
 }
 
 fn key_of(operation: &Operation) -> Key {

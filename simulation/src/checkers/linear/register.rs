@@ -28,9 +28,9 @@ impl wgl::Model for Model {
 
     fn step(&self, state: &Settings, operation: &Operation) -> Option<Settings> {
         match (&operation.call, &operation.outcome) {
-            // What it shows of them is a read of its own.
+            // What it shows of them is a read of its own, after the change.
             (Call::Set { expected, name, value }, Outcome::Ok { .. } | Outcome::Unknown(_)) => {
-                set(state, *expected, (name, *value))
+                set(state, *expected, (name, *value)).filter(|_| shows_change(operation))
             }
             (Call::Set { expected, .. }, Outcome::Refused(why)) => {
                 let is_true = why != "StaleVersion" || state.version != *expected;
@@ -47,6 +47,14 @@ impl wgl::Model for Model {
 
     fn is_from_the_past(&self, operation: &Operation) -> bool {
         operation.call == Call::ReadSettings
+    }
+}
+
+/// Says whether a change shows settings that contain it, where it shows any.
+pub fn shows_change(operation: &Operation) -> bool {
+    match (&operation.call, operation.answer()) {
+        (Call::Set { expected, .. }, Some(Answer::Settings { version, .. })) => version > expected,
+        _ => true,
     }
 }
 

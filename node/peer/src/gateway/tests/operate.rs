@@ -131,6 +131,46 @@ async fn settings_that_are_so_already_are_not_written_again() {
     assert_eq!((again.version, world.gateway.view().applied), (first.version, applied));
 }
 
+/// A change that is made and cannot be shown is an unknown outcome, and a repeat finds it made.
+#[tokio::test(start_paused = true)]
+async fn a_change_is_never_answered_by_a_view_that_lacks_it() {
+    let world = leveled();
+    let change = wire::SettingChange {
+        key: "queue.jobs_max".to_owned(),
+        value: Some(wire::SettingValue { value: Some(wire::setting_value::Value::Number(7)) }),
+    };
+    let set = || wire::SetSettingsRequest { changes: vec![change.clone()], ..Default::default() };
+    let before = world.gateway.view().state.settings_version();
+    world.log.lag();
+    let late = world.gateway.set_settings(Request::new(set())).await.expect_err("it is not seen");
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{}", late.message());
+    world.log.catch_up();
+    let again = world.gateway.set_settings(Request::new(set())).await.expect("made").into_inner();
+    assert_eq!(again.version, before + 1);
+}
+
+/// The proposer repeats a proposal whose answer it has lost, and the repeat is told that the job is over.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_that_was_repeated_inside_is_done() {
+    let world = leveled();
+    let job_id = world.submit().await.job_id;
+    let job = *world.gateway.view().state.jobs().next().expect("it was submitted").0;
+    let log = world.log.clone();
+    log.lag();
+    log.apply(&[Command::Cancel(atelier_state::Cancel {
+        job,
+        reason: String::new(),
+        finished_ms: 1,
+    })]);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        log.catch_up();
+    });
+    let cancel = Request::new(wire::CancelJobRequest { job_id });
+    let cancelled = world.gateway.cancel_job(cancel).await.expect("it is cancelled").into_inner();
+    assert_eq!(cancelled.phase(), wire::Phase::Cancelled);
+}
+
 #[tokio::test(start_paused = true)]
 async fn labels_with_control_characters_are_refused() {
     let world = leveled();

@@ -1,7 +1,7 @@
 //! The settings, by version.
 
 use super::{Span, against_time, is_unknown, span, window};
-use crate::checkers::linear::register::{Settings, set};
+use crate::checkers::linear::register::{Settings, set, shows_change};
 use crate::operations::{Answer, Call, Operation, Outcome};
 
 pub(super) fn check(operations: &[&Operation]) -> Result<(), String> {
@@ -66,6 +66,9 @@ impl Chain {
 
     fn check(&self, operation: &Operation) -> Result<(), String> {
         let (least, most) = window(&self.order, operation, operation.call == Call::ReadSettings);
+        if !shows_change(operation) {
+            return Err(format!("it lacks what it has changed: {operation}"));
+        }
         if let Some(shown) = shown(operation) {
             let version = usize::try_from(shown.version).unwrap_or(usize::MAX);
             if self.states.get(version) != Some(&shown) {
