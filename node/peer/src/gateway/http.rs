@@ -3,6 +3,7 @@
 //! A probe answers from what this process knows already; none asks a peer, draws a picture, or can
 //! be made slow by load.
 
+use super::exposition;
 use super::health::Health;
 use super::metrics::{Metrics, Observed};
 use crate::ports::Clock;
@@ -10,7 +11,7 @@ use crate::tasks;
 use crate::view::View;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
@@ -20,8 +21,6 @@ use tokio::sync::watch;
 
 /// Every path there is; another one is answered with this list.
 const PATHS: [&str; 6] = ["/", "/health", "/livez", "/readyz", "/startupz", "/metrics"];
-/// What Prometheus asks for.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the handlers look at.
 #[derive(Clone)]
@@ -77,7 +76,8 @@ async fn health(State(probes): State<Probes>) -> Response {
     answer(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-async fn metrics(State(probes): State<Probes>) -> Response {
+async fn metrics(State(probes): State<Probes>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let view = probes.view.borrow().clone();
     let raft = probes.health.raft.borrow().clone();
     let engine = probes.health.engine.as_ref().map(|engine| engine.borrow().clone());
@@ -88,7 +88,10 @@ async fn metrics(State(probes): State<Probes>) -> Response {
         probes.metrics.render(&Observed { state, raft, engine, ready, now_ms })
     });
     match rendered.await {
-        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Ok(text) => {
+            let (media_type, text) = exposition::negotiate(accept, text);
+            ([(header::CONTENT_TYPE, media_type)], text).into_response()
+        }
         Err(error) => {
             let body = json!({ "error": error.to_string() });
             answer(StatusCode::INTERNAL_SERVER_ERROR, &body)
@@ -138,7 +141,7 @@ mod tests {
         let probes = Probes {
             health,
             view: view_seen,
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(std::path::Path::new("/"))),
             clock: Arc::new(StillClock),
             started: Arc::default(),
         };
@@ -146,7 +149,8 @@ mod tests {
     }
 
     async fn get(world: &World, path: &str) -> (StatusCode, String) {
-        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let request = Request::get(path).header(header::ACCEPT, "application/openmetrics-text");
+        let request = request.body(Body::empty()).expect("a request");
         let response = router(world.probes.clone()).oneshot(request).await.expect("infallible");
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");

@@ -165,7 +165,7 @@ fn world() -> World {
         leader,
         clock,
         entropy,
-        metrics: Arc::new(Metrics::new()),
+        metrics: Arc::new(Metrics::new(std::path::Path::new("/"))),
         upkeep: Arc::new(NoUpkeep),
         examined: Examined { data: None, engine: None, model: Arc::default() },
         draining: draining_seen,
