@@ -5,6 +5,7 @@
 
 mod clusters;
 mod histories;
+mod mutate;
 
 use anyhow::{Context, bail};
 use atelier_simulation::checkers::linear::Tally;
@@ -57,6 +58,15 @@ enum Verb {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Plant bugs in the product, one after another, and see that each is found.
+    Mutants {
+        /// This one alone; may be given several times.
+        #[arg(long)]
+        only: Vec<String>,
+        /// How many seeds each may take.
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+    },
     /// Run one seed and write what clients asked and were told, for other checkers.
     History {
         /// The seed.
@@ -90,6 +100,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Verb::Reproduce { seed, plan, out, rig: Rig::Cluster } => {
             clusters::reproduce(seed, plan.as_deref(), out.as_deref())
         }
+        Verb::Mutants { only, seeds } => mutate::run(&only, seeds),
         Verb::History { seed, plan, rig, format } => {
             histories::write(rig, seed, plan.as_deref(), format)
         }

@@ -52,6 +52,24 @@ impl Onlooker {
         });
     }
 
+    /// Notes which node a machine is. An id is given once, whatever became of whoever had it.
+    fn name(&self, machine: u64, id: u64) {
+        let looking = &mut *self.looking();
+        let other = looking.nodes.iter().find(|(other, known)| **other != machine && **known == id);
+        if let Some((other, _)) = other {
+            let detail = format!("machine {machine} is node {id}, and so was machine {other}");
+            looking.broken.get_or_insert(("member ids", detail));
+        }
+        looking.nodes.insert(machine, id);
+    }
+
+    /// The machine that is a node; a peer of the first day has its machine's number.
+    pub(crate) fn machine_of(&self, node: u64) -> u64 {
+        let looking = self.looking();
+        let mut known = looking.nodes.iter();
+        known.find(|(_, id)| **id == node).map_or(node, |(machine, _)| *machine)
+    }
+
     fn node_of(&self, machine: u64) -> u64 {
         self.looking().nodes.get(&machine).copied().unwrap_or(machine)
     }
@@ -59,7 +77,7 @@ impl Onlooker {
     /// Looks at a process for as long as it publishes anything. Call it before anybody can reach the process.
     pub(crate) fn watch_process(&self, (machine, life): (u64, u64), peer: &Peer) {
         let id = peer.raft().status().borrow().node.0;
-        self.looking().nodes.insert(machine, id);
+        self.name(machine, id);
         let (onlooker, mut status, mut view) =
             (self.clone(), peer.raft().status(), peer.raft().view());
         // What there is already counts as a change.

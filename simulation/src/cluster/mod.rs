@@ -33,6 +33,7 @@ pub use plan::{Act, ActKind, Fault, FaultKind, Plan, Shape, Wish};
 use crate::checkers::linear::Tally;
 use crate::checkers::raft::Glance;
 use crate::operations::Operation;
+use crate::panics;
 use std::collections::BTreeMap;
 
 /// What came of a run.
@@ -80,6 +81,8 @@ pub fn run(plan: &Plan) -> Run {
 
 /// Runs a plan with a bug in its world.
 pub fn run_with(plan: &Plan, plant: Option<Plant>) -> Run {
+    panics::watch();
+    panics::take();
     let seed = tokio::runtime::RngSeed::from_bytes(&plan.shape.seed.to_le_bytes());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -87,10 +90,15 @@ pub fn run_with(plan: &Plan, plant: Option<Plant>) -> Run {
         .rng_seed(seed)
         .build()
         .expect("a runtime without threads or sockets");
-    runtime.block_on(async {
+    let mut run = runtime.block_on(async {
         // Timers fire at whole milliseconds since the runtime began. From here on the time does too; before, it was off
         // by whatever the machine took to get here.
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         rig::Rig::new(plan, plant).play().await
-    })
+    });
+    drop(runtime);
+    // Whatever else was found follows from it.
+    let panicked = panics::take().into_iter().next().map(|text| ("panic", text));
+    run.violation = panicked.or(run.violation);
+    run
 }

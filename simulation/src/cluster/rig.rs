@@ -15,7 +15,7 @@ use crate::checkers;
 use crate::checkers::linear::{Sight, Tally};
 use atelier_client::Phase as Ended;
 use atelier_peer::ports::Log;
-use atelier_state::{JobId, Phase};
+use atelier_state::{ArtifactRef, JobId, Phase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,11 +230,29 @@ impl Rig {
         if job.phase != Phase::Succeeded {
             return Ok(());
         }
-        let expected = blake3::hash(&picture(&job.submit.parameters));
+        let drawn = |class| *blake3::hash(&picture(class, &job.submit.parameters)).as_bytes();
+        let mut expected = (0..self.plan.shape.classes.max(1)).map(drawn);
         let found: Vec<_> = job.artifacts.iter().map(|artifact| artifact.digest.0).collect();
-        if found != [*expected.as_bytes()] {
+        if !expected.any(|digest| found == [digest]) {
             let detail = format!("job {number} has another picture than an undisturbed run gives");
             return Err(("artifact", detail));
+        }
+        self.judge_copies(number, &job.artifacts)
+    }
+
+    /// Who is named as a holder of a result holds it: the log said so when the job was completed.
+    fn judge_copies(&self, number: u64, artifacts: &[ArtifactRef]) -> Result<(), Broken> {
+        for artifact in artifacts {
+            for holder in &artifact.holders {
+                let machine = self.onlooker.machine_of(holder.0);
+                let host = self.hosts.iter().find(|host| host.id == machine);
+                if host.is_some_and(|host| !host.holds(artifact.digest)) {
+                    let detail = format!(
+                        "node {holder} is named as a holder of the picture of job {number} and has none"
+                    );
+                    return Err(("copies", detail));
+                }
+            }
         }
         Ok(())
     }
@@ -250,6 +268,9 @@ impl Rig {
                 let accepted = client.submit(&submission).await.map_err(|e| e.to_string())?;
                 let job = client.wait(&accepted).await.map_err(|e| e.to_string())?;
                 match job.phase {
+                    Ended::Succeeded if job.leases > 1 => {
+                        Err(format!("nothing disturbs it, and it took {} leases", job.leases))
+                    }
                     Ended::Succeeded => Ok(()),
                     other => Err(format!("it ended as {other:?}")),
                 }

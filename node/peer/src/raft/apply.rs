@@ -15,6 +15,7 @@ use super::snapshots::{Shelf, SnapshotData};
 use super::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::ports::upkeep::MARKS_KEPT;
 use crate::view::View;
+use atelier_state::mutants::{self, Mutant};
 use atelier_state::{LogIndex, Reply, State};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -57,11 +58,13 @@ impl StateMachine {
         meta: SnapshotMeta,
         state: State,
     ) -> (StateMachine, watch::Receiver<View>) {
+        let lost = if mutants::is(Mutant::AppliedTwiceAfterRestart) { 3 } else { 0 };
+        let applied = meta.last_log_id.map(|id| moved(id, -lost));
         let view = View { applied: state.applied(), state: state.clone() };
         let (view, receiver) = watch::channel(view);
         let machine = StateMachine {
             state,
-            applied: meta.last_log_id,
+            applied,
             membership: meta.last_membership,
             view,
             marks: Marks::default(),
@@ -94,7 +97,12 @@ impl StateMachine {
     }
 
     fn meta(&self) -> SnapshotMeta {
-        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+        let ahead = i64::from(mutants::is(Mutant::AppliedIndexApart));
+        let last_log_id = self.applied.map(|id| moved(id, ahead));
+        match mutants::is(Mutant::SnapshotDropsMembership) {
+            true => SnapshotMeta { last_log_id, ..SnapshotMeta::default() },
+            false => SnapshotMeta { last_log_id, last_membership: self.membership.clone() },
+        }
     }
 }
 
@@ -126,6 +134,11 @@ pub(super) fn replay<'a>(state: &mut State, entries: impl Iterator<Item = &'a En
             apply_payload(state, index, &entry.payload);
         }
     }
+}
+
+/// An index beside an entry's own, as bugs that are planted take it for.
+fn moved(id: LogId, by: i64) -> LogId {
+    LogId::new(*id.committed_leader_id(), id.index().saturating_add_signed(by))
 }
 
 fn apply_payload(state: &mut State, index: LogIndex, payload: &Payload) -> Vec<Reply> {
