@@ -1,6 +1,7 @@
 //! One machine: what outlives its processes, and the process that runs on it.
 
 use super::Plant;
+use super::chronicle::Event;
 use super::clock::HostClock;
 use super::engine::HostEngine;
 use super::eye::Onlooker;
@@ -104,6 +105,7 @@ impl Host {
         match started {
             Ok(peer) => {
                 self.network.note(&format!("{} starts", self.id));
+                self.network.tell(Event::Starts { machine: self.id });
                 let peer = Arc::new(peer);
                 self.onlooker.watch_process((self.id, life), &peer);
                 self.network.join(address(self.id), peer.routes(), group.clone());
@@ -134,6 +136,7 @@ impl Host {
             group.kill();
             drop(peer);
             self.network.note(&format!("{} dies", self.id));
+            self.network.tell(Event::Dies { machine: self.id });
         }
     }
 

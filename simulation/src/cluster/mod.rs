@@ -14,6 +14,7 @@
 //! what befalls them; whatever runs on them is the product's, from the gateway to the log's format.
 //! What sockets, HTTP/2 and threads add is the business of other rigs.
 
+mod chronicle;
 mod clients;
 mod clock;
 mod decode;
@@ -27,6 +28,7 @@ mod operator;
 mod plan;
 mod rig;
 
+pub use chronicle::Event;
 pub use deeds::{Deed, DeedKind};
 pub use plan::{Act, ActKind, Fault, FaultKind, Plan, Shape, Wish};
 
@@ -47,6 +49,8 @@ pub struct Run {
     pub tally: Tally,
     /// What the eye of `checkers::raft` saw.
     pub glances: Vec<Glance>,
+    /// What happened to machines, leaders and the operator, with its moment in milliseconds.
+    pub events: Vec<(u64, Event)>,
     /// Digest of every call, frame, start and end, with its moment.
     pub hash: String,
     /// What befell whom, by kind of fault.

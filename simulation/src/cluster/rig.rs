@@ -1,5 +1,6 @@
 //! One run: starts the machines, lets clients and faults at them, heals, and demands rest.
 
+use super::chronicle::{Chronicle, Event};
 use super::clients::{self, Answers, Told};
 use super::clock::HostClock;
 use super::deeds;
@@ -37,14 +38,17 @@ pub(crate) struct Rig {
     desk: Desk,
     diary: Diary,
     onlooker: Onlooker,
+    chronicle: Chronicle,
     tally: Tally,
     origin: Instant,
 }
 
 impl Rig {
     pub(crate) fn new(plan: &Plan, plant: Option<Plant>) -> Rig {
-        let (network, origin) = (Network::new(plan.shape.seed), Instant::now());
-        let onlooker = Onlooker::default();
+        let origin = Instant::now();
+        let chronicle = Chronicle::new(origin);
+        let network = Network::new(plan.shape.seed, chronicle.clone());
+        let onlooker = Onlooker::new(chronicle.clone());
         let around = (&network, &onlooker);
         let host = |id| Arc::new(Host::new(id, &plan.shape, plant, around, HostClock::new(origin)));
         Rig {
@@ -55,6 +59,7 @@ impl Rig {
             desk: Desk::default(),
             diary: Diary::new(origin, &onlooker),
             onlooker,
+            chronicle,
             tally: Tally::default(),
             origin,
         }
@@ -74,6 +79,7 @@ impl Rig {
             operations: self.diary.operations(),
             tally: self.tally,
             glances: self.onlooker.glances(),
+            events: self.chronicle.events(),
             hash,
             faults,
             acts: self.desk.done(),
@@ -298,6 +304,7 @@ async fn befall(fault: Fault, hosts: Vec<Arc<Host>>, network: Network, origin: I
     let host = |id: u64| hosts[usize::try_from(id - 1).expect("a peer of the plan")].clone();
     sleep_until(at).await;
     network.note(&format!("{} begins", fault.kind.name()));
+    network.tell(Event::Fault { text: format!("{:?}", fault.kind), for_ms: fault.for_ms });
     match fault.kind {
         FaultKind::Crash { peer } => {
             host(peer).hold();

@@ -1,5 +1,6 @@
 //! Every bug that is planted: what it models, and which world can show it.
 
+use crate::scenario::World;
 use atelier_client::mutants::Mutant as Clients;
 use atelier_state::mutants::Mutant;
 
@@ -10,15 +11,6 @@ pub enum Bug {
     Product(Mutant),
     /// In the client library.
     Client(Clients),
-}
-
-/// The rig that can show a bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum World {
-    /// State and deciding code.
-    Core,
-    /// Whole peers.
-    Cluster,
 }
 
 /// A row of the catalogue.

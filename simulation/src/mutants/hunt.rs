@@ -1,7 +1,8 @@
 //! Runs seeds with a bug until one of them shows it.
 
-use super::{Bug, Entry, World};
-use crate::{cluster, core, panics, plan};
+use super::{Bug, Entry};
+use crate::scenario::{Broken, Scenario};
+use crate::{core, panics};
 use atelier_state::mutants as product;
 use std::fs;
 use std::panic::catch_unwind;
@@ -10,19 +11,19 @@ use std::time::Duration;
 /// How a bug was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The property that it broke.
-    pub property: String,
-    /// How.
-    pub detail: String,
+    /// The property that it broke, and how.
+    pub broken: Broken,
     /// The seed that showed it; the first that is tried is 1.
     pub seed: u64,
 }
 
 /// A bug that is planted for as long as this lives.
-struct Planted;
+#[derive(Debug)]
+pub struct Planted;
 
 impl Planted {
-    fn new(bug: Bug) -> Planted {
+    /// Plants a bug in this process.
+    pub fn new(bug: Bug) -> Planted {
         match bug {
             Bug::Product(mutant) => product::plant(Some(mutant)),
             Bug::Client(mutant) => atelier_client::mutants::plant(Some(mutant)),
@@ -47,32 +48,23 @@ pub fn hunt(entry: &Entry, seeds: u64) -> (Option<Found>, Duration) {
     let found = (1..=seeds).find_map(|seed| {
         // Anew for each seed, so that what stands for a clock does not depend on the seeds before.
         let _planted = Planted::new(entry.bug);
-        let broken = play(entry.world, seed)?;
-        Some(Found { property: broken.0, detail: broken.1, seed })
+        let broken = broken_by(&Scenario::of(entry.world, seed))?;
+        Some(Found { broken, seed })
     });
     (found, processor_time().saturating_sub(begun))
 }
 
-fn play(world: World, seed: u64) -> Option<(String, String)> {
-    panics::take();
-    let played = catch_unwind(|| match world {
-        World::Core => {
-            // Without the audit first, so that the checkers of histories stand on their own feet.
-            let plan = plan::Plan::of(seed);
-            let run = |audits| core::run(&plan, core::Options { audits, plant: None });
-            let violation = run(false).violation.or_else(|| run(true).violation);
-            violation.map(|it| (it.property.to_owned(), it.detail))
-        }
-        World::Cluster => {
-            let violation = cluster::run(&cluster::Plan::of(seed)).violation;
-            violation.map(|(property, detail)| (property.to_owned(), detail))
-        }
-    });
-    let panicked = |_| {
-        let text = panics::take().into_iter().next().unwrap_or_default();
-        Some(("panic".to_owned(), text))
-    };
-    played.unwrap_or_else(panicked)
+fn broken_by(scenario: &Scenario) -> Option<Broken> {
+    // Without the audit first, so that the checkers of histories stand on their own feet.
+    if let Scenario::Core(plan) = scenario
+        && let Ok(run) =
+            catch_unwind(|| core::run(plan, core::Options { audits: false, plant: None }))
+        && let Some(violation) = run.violation
+    {
+        let (property, detail) = (violation.property.to_owned(), violation.detail);
+        return Some(Broken { property, detail });
+    }
+    scenario.play().broken()
 }
 
 /// What this thread has computed, by the system's books; nothing where it keeps none.

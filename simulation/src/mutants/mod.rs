@@ -9,6 +9,6 @@ pub mod catalogue;
 #[cfg(feature = "mutants")]
 mod hunt;
 
-pub use catalogue::{Bug, CATALOGUE, Entry, World};
+pub use catalogue::{Bug, CATALOGUE, Entry};
 #[cfg(feature = "mutants")]
-pub use hunt::{Found, hunt};
+pub use hunt::{Found, Planted, hunt};

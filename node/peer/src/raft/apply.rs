@@ -58,13 +58,11 @@ impl StateMachine {
         meta: SnapshotMeta,
         state: State,
     ) -> (StateMachine, watch::Receiver<View>) {
-        let lost = if mutants::is(Mutant::AppliedTwiceAfterRestart) { 3 } else { 0 };
-        let applied = meta.last_log_id.map(|id| moved(id, -lost));
         let view = View { applied: state.applied(), state: state.clone() };
         let (view, receiver) = watch::channel(view);
         let machine = StateMachine {
             state,
-            applied,
+            applied: meta.last_log_id,
             membership: meta.last_membership,
             view,
             marks: Marks::default(),
@@ -157,7 +155,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.applied, self.membership.clone()))
+        let lost = if mutants::is(Mutant::AppliedTwiceAfterRestart) { 3 } else { 0 };
+        let applied = self.applied.map(|id| moved(id, -lost));
+        Ok((applied, self.membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
