@@ -28,7 +28,7 @@ BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 # What `make upgrade` upgrades from.
 PREVIOUS ?= HEAD~1
 
-.PHONY: help tools demo test check simulate reproduce parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-engine bench-queue storage upgrade bench-storage bench-endurance
+.PHONY: help tools demo test check simulate reproduce mutants coverage parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-engine bench-queue storage upgrade bench-storage bench-endurance
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,11 +48,17 @@ test: tools ## Everything that CI runs: formatting, lints, all tests.
 check: tools ## Type-check the cluster, without burn.
 	@cargo check --locked
 
-simulate: tools ## Random worlds: make simulate SEEDS=1000, with whole peers: make simulate RIG=cluster SEEDS=100
-	@cargo run --release --locked -q -p atelier-simulation -- simulate --rig "$(RIG)" --seeds "$(SEEDS)"
+simulate: tools ## Random worlds: make simulate SEEDS=1000, RIG=cluster SEEDS=100, RIG=cluster MINUTES=60
+	@cargo run --release --locked -q -p atelier-simulation -- run --rig "$(RIG)" --seeds "$(SEEDS)" $(if $(MINUTES),--minutes "$(MINUTES)")
 
 reproduce: tools ## One world again, step by step: make reproduce SEED=7
 	@cargo run --release --locked -q -p atelier-simulation -- reproduce --rig "$(RIG)" --seed "$(SEED)"
+
+mutants: tools ## Plant bugs in the product, one at a time; each must be found: make mutants ONLY=lost-wakeup
+	@cargo run --release --locked -q -p atelier-simulation --features mutants -- mutants $(ONLY:%=--only %)
+
+coverage: tools ## Which faults and paths the seeds reach: make coverage RIG=cluster SEEDS=100
+	@cargo run --release --locked -q -p atelier-simulation -- coverage --rig "$(RIG)" --seeds "$(SEEDS)"
 
 power-cut: tools ## Cut the power of three peers' disks again and again, as root: make power-cut CUTS=20
 	@POWER_CUTS="$(CUTS)" cargo test --release --locked -p atelier-node --test power_cut -- --nocapture

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 use crate::error::{Error, Tried};
+use crate::mutants::{self, Mutant};
 use crate::options::Options;
 use crate::types::JobId;
 
@@ -303,7 +304,8 @@ impl Budget {
 
     fn give_up(&mut self, last: Failure) -> Error {
         let tried = std::mem::take(&mut self.tried);
-        match (self.kind, self.maybe_done, last.class) {
+        let maybe_done = self.maybe_done && !mutants::is(Mutant::UnknownToldAsFailed);
+        match (self.kind, maybe_done, last.class) {
             (Kind::Submit(job), true, _) => Error::UnknownOutcome { job, tried },
             (Kind::Repeatable(change) | Kind::Change(change), true, _) => {
                 Error::UnknownChange { change, tried }

@@ -17,6 +17,7 @@ use crate::choice::Wish;
 use crate::convert;
 use crate::error::{ConnectError, Error};
 use crate::gather::{Gatherer, Unsettled};
+use crate::mutants::{self, Mutant};
 use crate::options::Options;
 use crate::pool::{self, Dial, Endpoint, Pool, Scheme};
 use crate::types::{Accepted, Job, JobId, JobPage, Member, Phase, Status, Submission};
@@ -133,6 +134,8 @@ impl Client {
                 self.go_on(&mut budget, failure, endpoint).await?
             }
         };
+        let is_new = mutants::is(Mutant::RetryWithNewId);
+        let request = if is_new { convert::another(request) } else { request };
         convert::accepted(&self.call_from(endpoint, budget, request, send).await?)
     }
 

@@ -55,6 +55,13 @@ pub(crate) fn submit_request(submission: &Submission) -> wire::SubmitRequest {
     }
 }
 
+/// The same wish as another job, as a client asks that makes an id for each attempt.
+pub(crate) fn another(mut request: wire::SubmitRequest) -> wire::SubmitRequest {
+    request.idempotency_key.push_str(" again");
+    request.job_id.replace_range(16..17, "Z");
+    request
+}
+
 pub(crate) fn accepted(reply: &wire::SubmitReply) -> Result<Accepted, Error> {
     let job = job_id(&reply.job_id)?;
     Ok(Accepted { job, duplicate: reply.duplicate, log_index: reply.log_index })

@@ -42,6 +42,7 @@ mod error;
 mod gather;
 mod generate;
 mod members;
+pub mod mutants;
 mod operations;
 mod options;
 mod pool;

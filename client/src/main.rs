@@ -13,6 +13,8 @@ mod cli;
 
 use std::process::ExitCode;
 
+const _: () = assert!(!atelier_client::mutants::ARE_IN, "what ships has no planted bugs");
+
 fn main() -> ExitCode {
     cli::run()
 }

@@ -23,6 +23,8 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+const _: () = assert!(!atelier_peer::MUTANTS, "the daemon is never built with planted bugs");
+
 /// A configuration or an argument is wrong.
 const USAGE: u8 = 2;
 /// A second signal ended the peer while it was leaving.

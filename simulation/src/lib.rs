@@ -21,8 +21,14 @@
 pub mod checkers;
 pub mod cluster;
 pub mod core;
+pub mod coverage;
 pub mod history;
+pub mod mutants;
 pub mod operations;
+pub mod page;
+pub mod panics;
 pub mod plan;
+pub mod scenario;
+pub mod shrink;
 pub mod timeline;
 pub mod world;

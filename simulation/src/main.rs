@@ -1,26 +1,18 @@
-//! `simulation simulate` runs many seeds, `simulation reproduce` one of them again, line by line, and
-//! `simulation history` writes what its clients asked and were told.
+//! The command line of the simulation: many seeds, or one of them looked at closely.
+//!
+//! It alone looks at a watch; a run never does.
 
 #![forbid(unsafe_code)]
 
-mod clusters;
-mod histories;
+mod verbs;
 
-use anyhow::{Context, bail};
-use atelier_simulation::checkers::linear::Tally;
-use atelier_simulation::core::{Options, Run, run};
-use atelier_simulation::plan::Plan;
-use atelier_simulation::timeline;
-use clap::{Parser, Subcommand, ValueEnum};
-use histories::Format;
-use std::collections::BTreeMap;
-use std::fs;
-use std::panic::catch_unwind;
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use verbs::history::Format;
+use verbs::{Batch, Which};
 
-/// Random worlds for Atelier: the real state and the real deciding code, with faults.
+/// Random worlds for Atelier: the product's own code in a world that is made of a seed.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -31,156 +23,88 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Run many seeds; stop at the first violation.
-    Simulate {
-        /// How many seeds.
-        #[arg(long, default_value_t = 200)]
-        seeds: u64,
-        /// The first of them.
-        #[arg(long, default_value_t = 1)]
-        from: u64,
-        /// In which world.
-        #[arg(long, value_enum, default_value_t = Rig::Core)]
-        rig: Rig,
+    #[command(alias = "simulate")]
+    Run {
+        #[command(flatten)]
+        batch: Batch,
+        /// Go on for so long, however many seeds that takes.
+        #[arg(long)]
+        minutes: Option<f64>,
     },
-    /// Run one seed and print what happened, line by line.
+    /// Run one seed and print what happened.
     Reproduce {
-        /// The seed.
-        #[arg(long, required_unless_present = "plan")]
-        seed: Option<u64>,
-        /// A file with the plan, instead of the seed's own.
-        #[arg(long, conflicts_with = "seed")]
-        plan: Option<PathBuf>,
-        /// In which world.
-        #[arg(long, value_enum, default_value_t = Rig::Core)]
-        rig: Rig,
-        /// Write the plan and the history, both JSON lines, into this directory.
+        #[command(flatten)]
+        which: Which,
+        /// Write the plan, and of the core rig the history, into this directory.
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Make the plan of a seed that fails smaller, and write it where `reproduce --plan` takes it.
+    Shrink {
+        #[command(flatten)]
+        which: Which,
+        /// Where to; a name after the seed otherwise.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Stop after so long with what there is.
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+    },
+    /// Draw a run as a page: processes, leaders, faults and operations over time.
+    Timeline {
+        #[command(flatten)]
+        which: Which,
+        /// The page.
+        #[arg(long)]
+        html: PathBuf,
+    },
+    /// Step through the plan of a core run and tell what each command changed.
+    Replay {
+        /// The plan, as `reproduce --out` and `shrink` write it.
+        file: PathBuf,
+        /// The last record to be told.
+        #[arg(long, default_value_t = usize::MAX)]
+        until: usize,
+    },
+    /// Tell which faults and which paths seeds reach, and fail where one is missing.
+    Coverage {
+        #[command(flatten)]
+        batch: Batch,
+    },
+    /// Print the digest of everything that happens in each seed.
+    Hash {
+        #[command(flatten)]
+        batch: Batch,
+    },
+    /// Plant bugs in the product, one after another, and see that each is found.
+    Mutants {
+        /// This one alone; may be given several times.
+        #[arg(long)]
+        only: Vec<String>,
+        /// How many seeds of the cluster rig each may take; of the core rig ten times as many.
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+    },
     /// Run one seed and write what clients asked and were told, for other checkers.
     History {
-        /// The seed.
-        #[arg(long, required_unless_present = "plan")]
-        seed: Option<u64>,
-        /// A file with the plan, instead of the seed's own.
-        #[arg(long, conflicts_with = "seed")]
-        plan: Option<PathBuf>,
-        /// In which world.
-        #[arg(long, value_enum, default_value_t = Rig::Core)]
-        rig: Rig,
+        #[command(flatten)]
+        which: Which,
         /// In which form.
         #[arg(long, value_enum, default_value_t = Format::Jsonl)]
         format: Format,
     },
 }
 
-/// How much of the world is simulated.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Rig {
-    /// State and deciding code over a perfect log.
-    Core,
-    /// Whole peers with Raft, over simulated links and disks.
-    Cluster,
-}
-
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Verb::Simulate { seeds, from, rig: Rig::Core } => simulate(from, seeds),
-        Verb::Simulate { seeds, from, rig: Rig::Cluster } => clusters::simulate(from, seeds),
-        Verb::Reproduce { seed, plan, out, rig: Rig::Cluster } => {
-            clusters::reproduce(seed, plan.as_deref(), out.as_deref())
-        }
-        Verb::History { seed, plan, rig, format } => {
-            histories::write(rig, seed, plan.as_deref(), format)
-        }
-        Verb::Reproduce { seed, plan, out, rig: Rig::Core } => {
-            let plan = match (plan, seed) {
-                (Some(path), _) => {
-                    let text = fs::read_to_string(&path);
-                    let text = text.with_context(|| format!("reading {}", path.display()))?;
-                    Plan::from_lines(&text).with_context(|| format!("in {}", path.display()))?
-                }
-                (None, Some(seed)) => Plan::of(seed),
-                (None, None) => bail!("give --seed or --plan"),
-            };
-            reproduce(&plan, out)
-        }
+        Verb::Run { batch, minutes } => verbs::run::run(&batch, minutes),
+        Verb::Reproduce { which, out } => verbs::reproduce::run(&which, out.as_deref()),
+        Verb::Shrink { which, out, minutes } => verbs::shrink::run(&which, out, minutes),
+        Verb::Timeline { which, html } => verbs::timeline::run(&which, &html),
+        Verb::Replay { file, until } => verbs::replay::run(&file, until),
+        Verb::Coverage { batch } => verbs::coverage::run(&batch),
+        Verb::Hash { batch } => verbs::hash::run(&batch),
+        Verb::Mutants { only, seeds } => verbs::mutants::run(&only, seeds),
+        Verb::History { which, format } => verbs::history::write(&which, format),
     }
-}
-
-fn simulate(from: u64, seeds: u64) -> anyhow::Result<ExitCode> {
-    let last = from.saturating_add(seeds.saturating_sub(1));
-    println!("seeds {from} to {last}; one again: {}", command("<seed>"));
-    let watch = Instant::now();
-    let mut counts = BTreeMap::new();
-    let (mut events, mut records, mut virtual_ms) = (0, 0, 0);
-    let mut tally = Tally::default();
-    for seed in from..from.saturating_add(seeds) {
-        let Ok(run) = catch_unwind(|| run(&Plan::of(seed), Options::default())) else {
-            println!("seed {seed}: the product or the rig panicked, see above");
-            return Ok(failed(seed));
-        };
-        if run.violation.is_some() {
-            print_verdict(&format!("seed {seed}"), &run);
-            return Ok(failed(seed));
-        }
-        events += run.events;
-        records += run.history.len();
-        tally = tally + run.tally;
-        virtual_ms += run.virtual_ms;
-        timeline::count(&run, &mut counts);
-    }
-    for (kind, count) in &counts {
-        println!("{count:>9}  {kind}");
-    }
-    let wall = watch.elapsed().as_secs_f64();
-    let (seconds, minute) = (virtual_ms as f64 / 1000.0, seeds as f64 * 60.0 / wall);
-    println!("{tally}");
-    println!("{events} events, {records} records, {:.1} virtual hours", seconds / 3600.0);
-    println!("{wall:.1} s, {minute:.0} seeds a minute, {:.0} virtual s each s", seconds / wall);
-    println!("seeds {from} to {last}: no violation; one again: {}", command("<seed>"));
-    Ok(ExitCode::SUCCESS)
-}
-
-fn reproduce(plan: &Plan, out: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let seed = plan.shape.seed;
-    println!("seed {seed}\n{}", plan.to_lines());
-    let run = run(plan, Options::default());
-    for record in &run.history {
-        println!("{}", timeline::line(record));
-    }
-    if let Some(out) = out {
-        fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-        let history: String = run.history.iter().map(|it| it.to_line() + "\n").collect();
-        for (name, text) in [("plan.jsonl", plan.to_lines()), ("history.jsonl", history)] {
-            let path = out.join(name);
-            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-            println!("wrote {}", path.display());
-        }
-    }
-    println!("history {}, unseed {:016x}", run.hash, run.unseed);
-    print_verdict(&format!("seed {seed}"), &run);
-    if run.violation.is_some() {
-        return Ok(failed(seed));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn print_verdict(name: &str, run: &Run) {
-    let Some(violation) = &run.violation else {
-        let (events, records) = (run.events, run.history.len());
-        println!("{name}: no violation in {events} events, {records} records");
-        return;
-    };
-    println!("{name}: {} is broken: {}", violation.property, violation.detail);
-    println!("\nwhat led to it:\n{}", timeline::counter_example(&run.history, violation));
-}
-
-fn failed(seed: u64) -> ExitCode {
-    println!("seed {seed}; again: {}", command(&seed.to_string()));
-    ExitCode::FAILURE
-}
-
-fn command(seed: &str) -> String {
-    format!("make reproduce SEED={seed}")
 }

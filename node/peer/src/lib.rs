@@ -42,3 +42,6 @@ pub mod tasks;
 #[cfg(test)]
 mod testing;
 pub mod view;
+
+/// Whether bugs are planted in this build; the daemon refuses to be built with them.
+pub const MUTANTS: bool = atelier_state::mutants::ARE_IN;

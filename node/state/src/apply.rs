@@ -30,6 +30,7 @@ use crate::command::{Assign, Cancel, Command, Complete, Expire, Fail, Forget, Re
 use crate::job::{Attempt, Job, JobId, Phase};
 use crate::lease::{FencingToken, Lease};
 use crate::limits;
+use crate::mutants::{self, Mutant};
 use crate::reply::{LogIndex, Refusal, Reply};
 use crate::roster::NodeId;
 use crate::state::State;
@@ -82,6 +83,7 @@ impl State {
         let job = self.job(assign.job).ok_or(Refusal::UnknownJob)?;
         match job.phase {
             Phase::Queued if !job.is_delayed() => {}
+            Phase::Leased(_) if mutants::is(Mutant::LeasedTwice) => {}
             Phase::Queued | Phase::Leased(_) => return Err(Refusal::NotQueued),
             Phase::Succeeded | Phase::Failed | Phase::Cancelled => return Err(Refusal::Terminal),
         }
@@ -110,12 +112,13 @@ impl State {
     }
 
     fn check_slot(&self, assign: &Assign) -> Result<(), Refusal> {
-        if self.paused() {
+        if self.paused() && !mutants::is(Mutant::PauseIgnored) {
             return Err(Refusal::Paused);
         }
         let node = self.node(assign.node).filter(|node| node.is_registered());
         let node = node.ok_or(Refusal::UnknownNode)?;
-        if node.incarnation != assign.incarnation {
+        let is_old = node.incarnation != assign.incarnation;
+        if is_old && !mutants::is(Mutant::LeaseToOldProcess) {
             return Err(Refusal::StaleIncarnation(node.incarnation));
         }
         if node.draining {
@@ -123,18 +126,21 @@ impl State {
         }
         assert!(node.slots <= limits::SLOTS_MAX);
         let taken = self.leased_count_of(assign.node);
-        if taken >= node.slots as usize { Err(Refusal::NoSlot) } else { Ok(()) }
+        let has_slot = taken < node.slots as usize || mutants::is(Mutant::SlotsIgnored);
+        if has_slot { Ok(()) } else { Err(Refusal::NoSlot) }
     }
 
     fn complete(&mut self, index: LogIndex, complete: &Complete) -> Result<Reply, Refusal> {
         let job = self.job_of_token(complete.job, complete.token)?;
-        if job.lease().is_none() {
+        let takes_late = job.phase == Phase::Queued && mutants::is(Mutant::LateCompletionAccepted);
+        if job.lease().is_none() && !takes_late {
             let is_repeat = job.phase == Phase::Succeeded && job.artifacts == complete.artifacts;
             return repeat_or_over(job, is_repeat);
         }
         self.change(complete.job, |job| {
             job.artifacts = complete.artifacts.clone();
-            job.finish(Phase::Succeeded, index, complete.finished_ms);
+            job.artifacts.iter_mut().for_each(|it| mutants::in_map_order(&mut it.holders));
+            job.finish(Phase::Succeeded, index, mutants::clock_ms(complete.finished_ms));
         });
         Ok(Reply::Done)
     }
@@ -199,7 +205,10 @@ impl State {
     }
 
     fn revoke(&mut self, revoke: &Revoke) -> Result<Reply, Refusal> {
-        let job = self.job_of_token(revoke.job, revoke.token)?;
+        let job = match mutants::is(Mutant::RevokeWithOldToken) {
+            true => self.job(revoke.job).ok_or(Refusal::UnknownJob)?,
+            false => self.job_of_token(revoke.job, revoke.token)?,
+        };
         if job.lease().is_none() {
             // Whoever queued the job again, the lease is gone, as was asked.
             return repeat_or_over(job, job.phase == Phase::Queued);
@@ -210,7 +219,7 @@ impl State {
 
     fn cancel(&mut self, index: LogIndex, cancel: &Cancel) -> Result<Reply, Refusal> {
         let job = self.job(cancel.job).ok_or(Refusal::UnknownJob)?;
-        if job.phase.is_terminal() {
+        if job.phase.is_terminal() && !mutants::is(Mutant::CancelOverwritesResult) {
             return Err(Refusal::Terminal);
         }
         self.change(cancel.job, |job| {
@@ -271,7 +280,7 @@ impl State {
 
     fn job_of_token(&self, job: JobId, token: FencingToken) -> Result<&Job, Refusal> {
         let job = self.job(job).ok_or(Refusal::UnknownJob)?;
-        if job.last_token == Some(token) {
+        if job.last_token == Some(token) || mutants::is(Mutant::LeaseWithoutFencing) {
             return Ok(job);
         }
         Err(Refusal::StaleToken(job.last_token.unwrap_or(FencingToken(0))))

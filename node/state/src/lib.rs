@@ -36,6 +36,7 @@ pub mod job;
 pub mod keys;
 pub mod lease;
 pub mod limits;
+pub mod mutants;
 pub mod placement;
 mod queue;
 pub mod reply;

@@ -2,9 +2,10 @@
 
 use crate::audit::{self, Invariant, Violation};
 use crate::fair::{PRIORITIES, Tenant};
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, Phase};
 use crate::keys::KeyRecord;
 use crate::limits::{FEATURES, FEATURES_FIRST, PRIORITY_MAX};
+use crate::mutants::{self, Mutant};
 use crate::reply::LogIndex;
 use crate::roster::{Node, NodeId};
 use crate::settings::{self, SettingChange, SettingValue, Settings, SettingsRecord};
@@ -156,7 +157,8 @@ impl State {
         if !keys.is_sorted_by(|one, next| one.key < next.key) {
             return Err(SnapshotError::RecordOrder("idempotency keys"));
         }
-        keys.into_iter().for_each(|record| self.keys.insert_forgotten(record));
+        let keys = keys.into_iter().filter(|_| !mutants::is(Mutant::KeyForgottenAtSnapshot));
+        keys.for_each(|record| self.keys.insert_forgotten(record));
         Ok(())
     }
 
@@ -172,6 +174,12 @@ impl State {
             if job.submit.priority > PRIORITY_MAX {
                 let detail = format!("job {id} has priority {}", job.submit.priority);
                 return Err(Violation { invariant: Invariant::S6, detail }.into());
+            }
+            if mutants::is(Mutant::AgeingResetAtFailover) && job.phase == Phase::Queued {
+                Arc::make_mut(&mut job).stamp = self.assigned;
+            }
+            if mutants::is(Mutant::SnapshotMissesField) {
+                Arc::make_mut(&mut job).retry_at_ms = 0;
             }
             let submit = &mut Arc::make_mut(&mut job).submit;
             share(&mut submit.tenant);

@@ -29,6 +29,7 @@
 //! | linearizable | the same; found by a replay in the order of log indexes, tokens and versions | simulation-notes.md 3 | `linear::witness` |
 //! | harness | both ways find the same | simulation-notes.md 3 | `linear` |
 //! | sessions | one process of a peer never answers the past after the present | I7 | `sessions` |
+//! | identity | a new job has the id that it was submitted under | I9 | `identity` |
 //! | watches | a watch is in order, over any number of peers, and ends with the job's end | I8 | `watches` |
 //!
 //! Sources I1 to I24: the invariants of simulation-notes.md, section 6.
@@ -40,6 +41,7 @@ mod cancelled;
 mod executions;
 mod fencing;
 mod idempotency;
+pub mod identity;
 mod kept;
 mod leases;
 pub mod linear;
@@ -140,12 +142,13 @@ impl Panel {
 ///
 /// # Errors
 /// The first property that is broken: `linearizable`, `harness` where both ways to find that out
-/// disagree, `sessions` or `watches`.
+/// disagree, `sessions`, `watches` or `identity`.
 pub fn judge_operations(
     history: &[Operation],
     sight: linear::Sight,
 ) -> Result<linear::Tally, Violation> {
     let broken = |property| move |detail| Violation { property, detail, record: 0 };
+    identity::check(history).map_err(broken("identity"))?;
     watches::check(history).map_err(broken("watches"))?;
     sessions::check(history).map_err(broken("sessions"))?;
     linear::judge(history, sight)

@@ -15,37 +15,43 @@ use tokio_util::sync::CancellationToken;
 
 /// Denoise steps of a picture.
 pub(crate) const STEPS: u32 = 8;
-const CLASS: &str = "simulated";
 
 /// Draws one picture a job.
 pub(crate) struct HostEngine {
     step: Duration,
+    class: u64,
     is_forgetful: bool,
     state: watch::Receiver<EngineState>,
 }
 
 impl HostEngine {
-    pub(crate) fn new(step: Duration, is_forgetful: bool) -> HostEngine {
+    pub(crate) fn new(step: Duration, class: u64, is_forgetful: bool) -> HostEngine {
         let info = EngineInfo {
-            class: CLASS.to_owned(),
+            class: name_of(class),
             model: "none".to_owned(),
             default_width: 64,
             default_height: 64,
             default_steps: STEPS,
             files: Arc::default(),
         };
-        HostEngine { step, is_forgetful, state: watch::channel(EngineState::Ready(info)).1 }
+        HostEngine { step, class, is_forgetful, state: watch::channel(EngineState::Ready(info)).1 }
     }
 }
 
-/// The latents after so many steps; each follows from those before it.
-fn denoised(latents: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(blake3::hash(latents).as_bytes())
+fn name_of(class: u64) -> String {
+    format!("simulated {class}")
 }
 
-/// The picture of parameters: noise, and all steps.
-pub(crate) fn picture(parameters: &[u8]) -> Bytes {
-    (0..STEPS).fold(denoised(parameters), |latents, _| denoised(&latents))
+/// The latents after one step more, as engines of a class compute them.
+fn denoised(class: u64, latents: &[u8]) -> Bytes {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&class.to_le_bytes()).update(latents);
+    Bytes::copy_from_slice(hasher.finalize().as_bytes())
+}
+
+/// The picture of parameters: noise, and all steps on one class of engines.
+pub(crate) fn picture(class: u64, parameters: &[u8]) -> Bytes {
+    (0..STEPS).fold(denoised(class, parameters), |latents, _| denoised(class, &latents))
 }
 
 impl Engine for HostEngine {
@@ -55,17 +61,18 @@ impl Engine for HostEngine {
         events: mpsc::Sender<EngineEvent>,
         stop: CancellationToken,
     ) -> BoxFuture<'_, Result<Vec<Picture>, EngineError>> {
-        let (pace, is_forgetful) = (self.step, self.is_forgetful);
+        let (pace, class, is_forgetful) = (self.step, self.class, self.is_forgetful);
         Box::pin(async move {
-            let resumed = request.resume.filter(|it| it.class == CLASS && it.point.step > 0);
+            let resumed =
+                request.resume.filter(|it| it.class == name_of(class) && it.point.step > 0);
             let (first, mut latents) = match resumed {
                 Some(resume) if is_forgetful => (resume.point.step - 1, resume.point.latents),
                 Some(resume) => (resume.point.step, resume.point.latents),
-                None => (0, denoised(&request.parameters)),
+                None => (0, denoised(class, &request.parameters)),
             };
             for step in first + 1..=STEPS {
                 sleep(pace).await;
-                latents = denoised(&latents);
+                latents = denoised(class, &latents);
                 let told = EngineStep {
                     stage: "denoise".to_owned(),
                     image: 0,
@@ -81,7 +88,7 @@ impl Engine for HostEngine {
                 let _ = events.try_send(EngineEvent::Step(told));
                 if is_due || stop.is_cancelled() {
                     let point = Point { image: 0, step, latents: latents.clone() };
-                    let (class, model) = (CLASS.to_owned(), "none".to_owned());
+                    let (class, model) = (name_of(class), "none".to_owned());
                     let told = EngineCheckpoint { class, model, point, pictures: Vec::new() };
                     let _ = events.try_send(EngineEvent::Checkpoint(told));
                 }

@@ -4,6 +4,7 @@
 //! Whoever looks at a process is no part of it, so a peer that stands still or dies is seen as it was
 //! last. A violation is kept until the rig asks for it.
 
+use super::chronicle::{Chronicle, Event};
 use super::decode;
 use super::host::Host;
 use crate::checkers::raft::{Eye, Glance};
@@ -14,8 +15,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The eye of a run. Clones are the same.
-#[derive(Clone, Default)]
-pub(crate) struct Onlooker(Arc<Mutex<Looking>>);
+#[derive(Clone)]
+pub(crate) struct Onlooker {
+    looking: Arc<Mutex<Looking>>,
+    chronicle: Chronicle,
+}
 
 #[derive(Default)]
 struct Looking {
@@ -27,6 +31,10 @@ struct Looking {
 }
 
 impl Onlooker {
+    pub(crate) fn new(chronicle: Chronicle) -> Onlooker {
+        Onlooker { looking: Arc::default(), chronicle }
+    }
+
     /// Shows it something; after a violation it looks away.
     pub(crate) fn see(&self, glance: Glance) {
         let looking = &mut *self.looking();
@@ -52,6 +60,24 @@ impl Onlooker {
         });
     }
 
+    /// Notes which node a machine is. An id is given once, whatever became of whoever had it.
+    fn name(&self, machine: u64, id: u64) {
+        let looking = &mut *self.looking();
+        let other = looking.nodes.iter().find(|(other, known)| **other != machine && **known == id);
+        if let Some((other, _)) = other {
+            let detail = format!("machine {machine} is node {id}, and so was machine {other}");
+            looking.broken.get_or_insert(("member ids", detail));
+        }
+        looking.nodes.insert(machine, id);
+    }
+
+    /// The machine that is a node; a peer of the first day has its machine's number.
+    pub(crate) fn machine_of(&self, node: u64) -> u64 {
+        let looking = self.looking();
+        let mut known = looking.nodes.iter();
+        known.find(|(_, id)| **id == node).map_or(node, |(machine, _)| *machine)
+    }
+
     fn node_of(&self, machine: u64) -> u64 {
         self.looking().nodes.get(&machine).copied().unwrap_or(machine)
     }
@@ -59,12 +85,13 @@ impl Onlooker {
     /// Looks at a process for as long as it publishes anything. Call it before anybody can reach the process.
     pub(crate) fn watch_process(&self, (machine, life): (u64, u64), peer: &Peer) {
         let id = peer.raft().status().borrow().node.0;
-        self.looking().nodes.insert(machine, id);
+        self.name(machine, id);
         let (onlooker, mut status, mut view) =
             (self.clone(), peer.raft().status(), peer.raft().view());
         // What there is already counts as a change.
         view.mark_changed();
         status.mark_changed();
+        let mut reigned = None;
         tokio::spawn(async move {
             loop {
                 let changed = tokio::select! {
@@ -73,6 +100,13 @@ impl Onlooker {
                         onlooker.see_view(id, life, &view.borrow_and_update().clone());
                     }),
                     changed = status.changed() => changed.map(|()| {
+                        let now = status.borrow();
+                        let reign = now.is_leader.then_some(now.term);
+                        drop(now);
+                        if reign != reigned {
+                            onlooker.tell_reign(machine, reign);
+                            reigned = reign;
+                        }
                         onlooker.see_status(id, life, &status.borrow_and_update().clone());
                     }),
                 };
@@ -81,6 +115,13 @@ impl Onlooker {
                 }
             }
         });
+    }
+
+    fn tell_reign(&self, machine: u64, term: Option<u64>) {
+        self.chronicle.note(Event::Follows { machine });
+        if let Some(term) = term {
+            self.chronicle.note(Event::Leads { machine, term });
+        }
     }
 
     fn see_view(&self, peer: u64, life: u64, view: &View) {
@@ -121,6 +162,6 @@ impl Onlooker {
     }
 
     fn looking(&self) -> MutexGuard<'_, Looking> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

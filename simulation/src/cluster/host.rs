@@ -1,6 +1,7 @@
 //! One machine: what outlives its processes, and the process that runs on it.
 
 use super::Plant;
+use super::chronicle::Event;
 use super::clock::HostClock;
 use super::engine::HostEngine;
 use super::eye::Onlooker;
@@ -10,8 +11,10 @@ use crate::world::{SimulatedDisk, SimulatedEntropy};
 use atelier_peer::config::{Config, EngineSettings, Jobs, Listen, Member, RaftTimers};
 use atelier_peer::peer::{OriginError, Outside, Peer, StartError};
 use atelier_peer::ports::Tree;
-use atelier_peer::ports::shelf::MemoryShelf;
+use atelier_peer::ports::shelf::{MemoryShelf, Shelf};
 use atelier_peer::tasks::Group;
+use atelier_state::Digest;
+use futures_util::FutureExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -102,6 +105,7 @@ impl Host {
         match started {
             Ok(peer) => {
                 self.network.note(&format!("{} starts", self.id));
+                self.network.tell(Event::Starts { machine: self.id });
                 let peer = Arc::new(peer);
                 self.onlooker.watch_process((self.id, life), &peer);
                 self.network.join(address(self.id), peer.routes(), group.clone());
@@ -132,6 +136,7 @@ impl Host {
             group.kill();
             drop(peer);
             self.network.note(&format!("{} dies", self.id));
+            self.network.tell(Event::Dies { machine: self.id });
         }
     }
 
@@ -185,6 +190,12 @@ impl Host {
         self.lives.load(Ordering::SeqCst)
     }
 
+    /// Says whether the machine holds an artifact.
+    pub(crate) fn holds(&self, digest: Digest) -> bool {
+        let held = self.shelf.has(digest).now_or_never();
+        matches!(held, Some(Ok(true)))
+    }
+
     /// Returns the peer that runs.
     pub(crate) fn peer(&self) -> Option<Arc<Peer>> {
         self.process().as_ref()?.peer.clone()
@@ -221,7 +232,9 @@ impl Host {
 
     fn outside(&self, life: u64) -> Outside {
         let is_forgetful = self.plant == Some(Plant::ForgetfulEngine);
-        let engine = HostEngine::new(Duration::from_millis(self.shape.step_ms), is_forgetful);
+        let class = self.id % self.shape.classes.max(1);
+        let step = Duration::from_millis(self.shape.step_ms);
+        let engine = HostEngine::new(step, class, is_forgetful);
         self.disk.lie(self.plant == Some(Plant::LyingDisks));
         if self.plant == Some(Plant::LostVotes) {
             self.disk.forget(b"hvote");

@@ -14,6 +14,7 @@
 //! what befalls them; whatever runs on them is the product's, from the gateway to the log's format.
 //! What sockets, HTTP/2 and threads add is the business of other rigs.
 
+mod chronicle;
 mod clients;
 mod clock;
 mod decode;
@@ -27,12 +28,14 @@ mod operator;
 mod plan;
 mod rig;
 
+pub use chronicle::Event;
 pub use deeds::{Deed, DeedKind};
 pub use plan::{Act, ActKind, Fault, FaultKind, Plan, Shape, Wish};
 
 use crate::checkers::linear::Tally;
 use crate::checkers::raft::Glance;
 use crate::operations::Operation;
+use crate::panics;
 use std::collections::BTreeMap;
 
 /// What came of a run.
@@ -46,6 +49,8 @@ pub struct Run {
     pub tally: Tally,
     /// What the eye of `checkers::raft` saw.
     pub glances: Vec<Glance>,
+    /// What happened to machines, leaders and the operator, with its moment in milliseconds.
+    pub events: Vec<(u64, Event)>,
     /// Digest of every call, frame, start and end, with its moment.
     pub hash: String,
     /// What befell whom, by kind of fault.
@@ -80,6 +85,8 @@ pub fn run(plan: &Plan) -> Run {
 
 /// Runs a plan with a bug in its world.
 pub fn run_with(plan: &Plan, plant: Option<Plant>) -> Run {
+    panics::watch();
+    panics::take();
     let seed = tokio::runtime::RngSeed::from_bytes(&plan.shape.seed.to_le_bytes());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -87,10 +94,15 @@ pub fn run_with(plan: &Plan, plant: Option<Plant>) -> Run {
         .rng_seed(seed)
         .build()
         .expect("a runtime without threads or sockets");
-    runtime.block_on(async {
+    let mut run = runtime.block_on(async {
         // Timers fire at whole milliseconds since the runtime began. From here on the time does too; before, it was off
         // by whatever the machine took to get here.
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         rig::Rig::new(plan, plant).play().await
-    })
+    });
+    drop(runtime);
+    // Whatever else was found follows from it.
+    let panicked = panics::take().into_iter().next().map(|text| ("panic", text));
+    run.violation = panicked.or(run.violation);
+    run
 }

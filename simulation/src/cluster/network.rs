@@ -5,6 +5,7 @@
 //! cut, frames wait; where it stays cut for longer than [`RESET`] the stream breaks. Frames of one
 //! stream keep their order, streams do not keep theirs.
 
+use super::chronicle::{Chronicle, Event};
 use crate::world::Rng;
 use atelier_client::{Line, LineError};
 use atelier_peer::ports::{Dial, DialError, Purpose};
@@ -40,6 +41,7 @@ struct Shared {
     links: Mutex<Links>,
     /// Changes with each cut and each healing.
     weather: watch::Sender<u64>,
+    chronicle: Chronicle,
 }
 
 struct Links {
@@ -67,7 +69,7 @@ enum Part {
 }
 
 impl Network {
-    pub(crate) fn new(seed: u64) -> Network {
+    pub(crate) fn new(seed: u64, chronicle: Chronicle) -> Network {
         let links = Links {
             rng: Rng::of(seed, "network"),
             hosts: BTreeMap::new(),
@@ -78,7 +80,7 @@ impl Network {
             origin: Instant::now(),
         };
         let weather = watch::Sender::new(0);
-        Network { shared: Arc::new(Shared { links: Mutex::new(links), weather }) }
+        Network { shared: Arc::new(Shared { links: Mutex::new(links), weather, chronicle }) }
     }
 
     /// Lets a process answer at its address.
@@ -107,6 +109,11 @@ impl Network {
     /// Makes every frame take up to so much longer.
     pub(crate) fn slow(&self, by_ms: u64) {
         self.links().slow_ms = by_ms;
+    }
+
+    /// Notes something for people.
+    pub(crate) fn tell(&self, event: Event) {
+        self.shared.chronicle.note(event);
     }
 
     /// Notes something in the trace.

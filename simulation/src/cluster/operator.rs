@@ -4,6 +4,7 @@
 //! An act is tried until it is done or its time is over. What came of one that is given up is not
 //! known; whatever it was, all peers must agree on it in the end.
 
+use super::chronicle::Event;
 use super::clients;
 use super::host::{Host, address};
 use super::network::Network;
@@ -75,13 +76,15 @@ pub(crate) fn play(
             sleep_until(origin + Duration::from_millis(act.at_ms)).await;
             let name = act.kind.name();
             network.note(&format!("operator: {name}"));
+            network.tell(Event::Act { text: format!("{:?}", act.kind) });
             // Until it is over nobody knows.
             desk.change(|progress| {
                 progress.belongs.retain(|machine, _| !act.kind.moves(*machine));
             });
             let done = timeout(ACT_MAX, perform(&client, &hosts, &act)).await.is_ok();
-            network
-                .note(&format!("operator: {name} is {}", if done { "done" } else { "given up" }));
+            let told = if done { "done" } else { "given up" };
+            network.note(&format!("operator: {name} is {told}"));
+            network.tell(Event::ActEnds { text: format!("{:?}: {told}", act.kind) });
             if !done {
                 continue;
             }

@@ -43,6 +43,9 @@ pub struct Shape {
     pub snapshot_entries: u64,
     /// Denoise steps between checkpoints; 0: none, as steps are quick.
     pub checkpoint_steps: u32,
+    /// Classes of engines, by turns over the machines: each computes otherwise. 0 and 1: all are the same.
+    #[serde(default)]
+    pub classes: u64,
     /// When all faults are over.
     pub heal_ms: u64,
     /// Time from then on, after which everything must have come to rest.
@@ -262,6 +265,8 @@ impl Plan {
             lease_ms: rng.between(1_000..=3_000),
             snapshot_entries: if rng.chance(50) { rng.between(10..=60) } else { 10_000 },
             checkpoint_steps: if rng.chance(70) { rng.between(1..=3) as u32 } else { 0 },
+            // From numbers of their own: all else stays what it was.
+            classes: if Rng::of(seed, "cluster classes").chance(30) { 2 } else { 1 },
             heal_ms,
             settle_ms: 120_000,
         };

@@ -1,5 +1,6 @@
 //! One run: starts the machines, lets clients and faults at them, heals, and demands rest.
 
+use super::chronicle::{Chronicle, Event};
 use super::clients::{self, Answers, Told};
 use super::clock::HostClock;
 use super::deeds;
@@ -15,7 +16,7 @@ use crate::checkers;
 use crate::checkers::linear::{Sight, Tally};
 use atelier_client::Phase as Ended;
 use atelier_peer::ports::Log;
-use atelier_state::{JobId, Phase};
+use atelier_state::{ArtifactRef, JobId, Phase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,14 +38,17 @@ pub(crate) struct Rig {
     desk: Desk,
     diary: Diary,
     onlooker: Onlooker,
+    chronicle: Chronicle,
     tally: Tally,
     origin: Instant,
 }
 
 impl Rig {
     pub(crate) fn new(plan: &Plan, plant: Option<Plant>) -> Rig {
-        let (network, origin) = (Network::new(plan.shape.seed), Instant::now());
-        let onlooker = Onlooker::default();
+        let origin = Instant::now();
+        let chronicle = Chronicle::new(origin);
+        let network = Network::new(plan.shape.seed, chronicle.clone());
+        let onlooker = Onlooker::new(chronicle.clone());
         let around = (&network, &onlooker);
         let host = |id| Arc::new(Host::new(id, &plan.shape, plant, around, HostClock::new(origin)));
         Rig {
@@ -55,6 +59,7 @@ impl Rig {
             desk: Desk::default(),
             diary: Diary::new(origin, &onlooker),
             onlooker,
+            chronicle,
             tally: Tally::default(),
             origin,
         }
@@ -74,6 +79,7 @@ impl Rig {
             operations: self.diary.operations(),
             tally: self.tally,
             glances: self.onlooker.glances(),
+            events: self.chronicle.events(),
             hash,
             faults,
             acts: self.desk.done(),
@@ -230,11 +236,29 @@ impl Rig {
         if job.phase != Phase::Succeeded {
             return Ok(());
         }
-        let expected = blake3::hash(&picture(&job.submit.parameters));
+        let drawn = |class| *blake3::hash(&picture(class, &job.submit.parameters)).as_bytes();
+        let mut expected = (0..self.plan.shape.classes.max(1)).map(drawn);
         let found: Vec<_> = job.artifacts.iter().map(|artifact| artifact.digest.0).collect();
-        if found != [*expected.as_bytes()] {
+        if !expected.any(|digest| found == [digest]) {
             let detail = format!("job {number} has another picture than an undisturbed run gives");
             return Err(("artifact", detail));
+        }
+        self.judge_copies(number, &job.artifacts)
+    }
+
+    /// Who is named as a holder of a result holds it: the log said so when the job was completed.
+    fn judge_copies(&self, number: u64, artifacts: &[ArtifactRef]) -> Result<(), Broken> {
+        for artifact in artifacts {
+            for holder in &artifact.holders {
+                let machine = self.onlooker.machine_of(holder.0);
+                let host = self.hosts.iter().find(|host| host.id == machine);
+                if host.is_some_and(|host| !host.holds(artifact.digest)) {
+                    let detail = format!(
+                        "node {holder} is named as a holder of the picture of job {number} and has none"
+                    );
+                    return Err(("copies", detail));
+                }
+            }
         }
         Ok(())
     }
@@ -250,6 +274,9 @@ impl Rig {
                 let accepted = client.submit(&submission).await.map_err(|e| e.to_string())?;
                 let job = client.wait(&accepted).await.map_err(|e| e.to_string())?;
                 match job.phase {
+                    Ended::Succeeded if job.leases > 1 => {
+                        Err(format!("nothing disturbs it, and it took {} leases", job.leases))
+                    }
                     Ended::Succeeded => Ok(()),
                     other => Err(format!("it ended as {other:?}")),
                 }
@@ -277,6 +304,7 @@ async fn befall(fault: Fault, hosts: Vec<Arc<Host>>, network: Network, origin: I
     let host = |id: u64| hosts[usize::try_from(id - 1).expect("a peer of the plan")].clone();
     sleep_until(at).await;
     network.note(&format!("{} begins", fault.kind.name()));
+    network.tell(Event::Fault { text: format!("{:?}", fault.kind), for_ms: fault.for_ms });
     match fault.kind {
         FaultKind::Crash { peer } => {
             host(peer).hold();

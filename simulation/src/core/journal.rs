@@ -30,6 +30,11 @@ impl Journal {
         self.violation.get_or_insert(Violation { property, detail, record });
     }
 
+    /// The place of the newest record.
+    pub(crate) fn last(&self) -> usize {
+        self.records.len().saturating_sub(1)
+    }
+
     pub(crate) fn is_broken(&self) -> bool {
         self.violation.is_some()
     }

@@ -1,5 +1,6 @@
 //! The perfect log: one state, one order, nothing lost once it is in.
 
+use super::differences;
 use super::event::Proposal;
 use super::names::digests;
 use super::plant;
@@ -14,11 +15,21 @@ use atelier_state::{Command, FencingToken, Job, JobId, LogIndex, NodeId, Reply, 
 pub(crate) struct Ledger {
     state: State,
     audits: bool,
+    // What each command changed, by its record; none where nobody asks.
+    differences: Option<Vec<(usize, String)>>,
 }
 
 impl Ledger {
     pub(crate) fn new(audits: bool) -> Ledger {
-        Ledger { state: State::new(), audits }
+        Ledger { state: State::new(), audits, differences: None }
+    }
+
+    pub(crate) fn tell_differences(&mut self) {
+        self.differences = Some(Vec::new());
+    }
+
+    pub(crate) fn differences(&mut self) -> Vec<(usize, String)> {
+        self.differences.take().unwrap_or_default()
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -53,6 +64,11 @@ impl Ledger {
         let reply = plant::apply(&mut self.state, index, command, scene.plant);
         let (asked, answered) = (scene.names.asked(command), scene.names.answered(&reply));
         scene.note(Fact::Applied { index: index.0, command: asked, reply: answered });
+        if let Some(told) = &mut self.differences {
+            let record = scene.journal.last();
+            let lines = differences::between(&before, &self.state, &scene.names);
+            told.extend(lines.into_iter().map(|line| (record, line)));
+        }
         for (job, token) in self.leases_lost(&before, command) {
             let (job, now_ms) = (scene.names.number(job), scene.now_ms());
             scene.diary.tell(now_ms, index.0, (job, Call::Lose { token: token.0 }));

@@ -16,6 +16,7 @@
 
 mod clients;
 mod diary;
+mod differences;
 mod event;
 mod faults;
 mod journal;
@@ -72,7 +73,25 @@ pub struct Run {
     pub virtual_ms: u64,
 }
 
+/// Says whose session an operation is of.
+pub fn sessions(session: u64) -> String {
+    match session {
+        diary::LEADER => "leader's".to_owned(),
+        diary::CLIENTS..diary::WORKERS => "clients".to_owned(),
+        diary::WORKERS.. => format!("node {}'s", session - diary::WORKERS),
+        _ => "the log's".to_owned(),
+    }
+}
+
 /// Runs a plan.
 pub fn run(plan: &Plan, options: Options) -> Run {
-    rig::Rig::new(plan, options).run()
+    rig::Rig::new(plan, options).run().0
+}
+
+/// Runs a plan and tells what each command changed: the record that it belongs to, and how a job, a node or
+/// something else is now.
+pub fn run_told(plan: &Plan, options: Options) -> (Run, Vec<(usize, String)>) {
+    let mut rig = rig::Rig::new(plan, options);
+    rig.tell_differences();
+    rig.run()
 }

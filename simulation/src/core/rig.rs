@@ -71,7 +71,12 @@ impl Rig {
         }
     }
 
-    pub(crate) fn run(mut self) -> Run {
+    /// Notes what each command changes.
+    pub(crate) fn tell_differences(&mut self) {
+        self.ledger.tell_differences();
+    }
+
+    pub(crate) fn run(mut self) -> (Run, Vec<(usize, String)>) {
         self.begin();
         while !self.is_over && !self.scene.journal.is_broken() {
             let Some(event) = self.scene.agenda.next_event() else {
@@ -97,7 +102,9 @@ impl Rig {
             Tally::default()
         });
         let (history, hash, violation) = self.scene.journal.close();
-        Run { history, operations, tally, violation, hash, unseed, events: self.events, virtual_ms }
+        let (events, differences) = (self.events, self.ledger.differences());
+        let run = Run { history, operations, tally, violation, hash, unseed, events, virtual_ms };
+        (run, differences)
     }
 
     fn begin(&mut self) {

@@ -8,6 +8,7 @@
 
 use super::Rng;
 use atelier_peer::ports::{Batch, Store, StoreError, Tree};
+use atelier_state::mutants::{self, Mutant};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
 use std::collections::{BTreeMap, BTreeSet};
@@ -174,7 +175,7 @@ impl Store for SimulatedStore {
         Box::pin(async move {
             tokio::time::sleep(wait).await;
             let mut disk = process.alive(tree)?;
-            if !disk.is_lying {
+            if !disk.is_lying && !mutants::is(Mutant::FlushWithoutFdatasync) {
                 disk.sync(tree);
             }
             Ok(())

@@ -18,6 +18,7 @@ use crate::tasks;
 use crate::view::View;
 use atelier_state::job::Digest;
 use atelier_state::limits::HOLDERS_MAX;
+use atelier_state::mutants::{self, Mutant};
 use atelier_state::roster::NodeId;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -193,6 +194,10 @@ impl Artifacts {
         let status = self.parts.status.borrow().clone();
         let wanted = self.wanted(&status);
         let mut holders = vec![status.node];
+        if mutants::is(Mutant::ArtifactBeforeItsCopy) {
+            holders.extend(status.voters.iter().filter(|node| **node != status.node));
+            holders.truncate(wanted);
+        }
         let late = self.parts.clock.sleep(self.settings.copy_deadline);
         tokio::select! {
             biased;

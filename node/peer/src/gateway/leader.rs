@@ -13,6 +13,7 @@ use crate::ports::{Clock, Line, Log, Purpose};
 use atelier_proto::peer::v1 as wire;
 use atelier_proto::peer::v1::peer_client::PeerClient;
 use atelier_state::limits::FEATURES;
+use atelier_state::mutants::{self, Mutant};
 use atelier_state::{LogIndex, NodeId};
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
@@ -63,6 +64,9 @@ impl Leader {
     /// # Errors
     /// UNAVAILABLE when no leader answers in time.
     pub(crate) async fn last_index(&self, within: Duration) -> Result<LogIndex, Status> {
+        if mutants::is(Mutant::FollowerReadWithoutIndex) {
+            return Ok(LogIndex(0));
+        }
         let opinions = self.opinions(within).await?;
         // What was acknowledged is on somebody's disk beside the leader's, where there is somebody.
         let furthest = opinions.values().map(|opinion| opinion.matched).max();
@@ -106,7 +110,7 @@ impl Leader {
     /// What this peer knows as the leader.
     fn own_opinions(&self) -> Result<BTreeMap<NodeId, Opinion>, Status> {
         let status = self.log.status().borrow().clone();
-        if !status.quorum_acked {
+        if !status.quorum_acked && !mutants::is(Mutant::StaleReadOfDeposedLeader) {
             return Err(unavailable("this peer leads, but no quorum answers it", None));
         }
         let (now, liveness) = (self.clock.now(), self.liveness.get());

@@ -15,6 +15,7 @@ use super::snapshots::{Shelf, SnapshotData};
 use super::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::ports::upkeep::MARKS_KEPT;
 use crate::view::View;
+use atelier_state::mutants::{self, Mutant};
 use atelier_state::{LogIndex, Reply, State};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -94,7 +95,12 @@ impl StateMachine {
     }
 
     fn meta(&self) -> SnapshotMeta {
-        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+        let ahead = i64::from(mutants::is(Mutant::AppliedIndexApart));
+        let last_log_id = self.applied.map(|id| moved(id, ahead));
+        match mutants::is(Mutant::SnapshotDropsMembership) {
+            true => SnapshotMeta { last_log_id, ..SnapshotMeta::default() },
+            false => SnapshotMeta { last_log_id, last_membership: self.membership.clone() },
+        }
     }
 }
 
@@ -128,6 +134,11 @@ pub(super) fn replay<'a>(state: &mut State, entries: impl Iterator<Item = &'a En
     }
 }
 
+/// An index beside an entry's own, as bugs that are planted take it for.
+fn moved(id: LogId, by: i64) -> LogId {
+    LogId::new(*id.committed_leader_id(), id.index().saturating_add_signed(by))
+}
+
 fn apply_payload(state: &mut State, index: LogIndex, payload: &Payload) -> Vec<Reply> {
     let replies = match payload {
         EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
@@ -144,7 +155,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.applied, self.membership.clone()))
+        let lost = if mutants::is(Mutant::AppliedTwiceAfterRestart) { 3 } else { 0 };
+        let applied = self.applied.map(|id| moved(id, -lost));
+        Ok((applied, self.membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>

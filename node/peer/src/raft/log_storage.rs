@@ -12,6 +12,7 @@ use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::ports::{Store, Tree};
 use crate::storage::log::{self, Extent, Hard, LogWriter};
 use crate::storage::{LoadError, frame};
+use atelier_state::mutants::{self, Mutant};
 use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -248,7 +249,12 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.writer.put(Hard::Vote, codec::encode_vote(vote)).await.map_err(io::Error::other)?;
+        if !mutants::is(Mutant::VoteNotPersisted) {
+            self.writer
+                .put(Hard::Vote, codec::encode_vote(vote))
+                .await
+                .map_err(io::Error::other)?;
+        }
         self.memory().vote = Some(*vote);
         Ok(())
     }
@@ -304,6 +310,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
             end
         };
         match end {
+            Some(_) if mutants::is(Mutant::TruncationNotPersisted) => Ok(()),
             Some(end) => self.writer.truncate(first, end).await.map_err(io::Error::other),
             None => Ok(()),
         }

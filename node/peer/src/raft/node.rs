@@ -17,7 +17,8 @@ use crate::storage::{DiskId, Identity, IdentityError, LoadError, identity};
 use crate::tasks;
 use crate::view::View;
 use atelier_proto::peer::v1::raft_server::RaftServer;
-use atelier_state::{Command, LogIndex, NodeId, State, limits};
+use atelier_state::mutants::{self, Mutant};
+use atelier_state::{Command, LogIndex, NodeId, Reply, State, limits};
 use futures_util::future::BoxFuture;
 use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
 use std::future::Future;
@@ -156,7 +157,23 @@ impl RaftNode {
     }
 
     async fn propose_entry(&self, commands: Vec<Command>) -> Result<Proposed, ProposeError> {
+        if mutants::is(Mutant::AcknowledgedBeforeCommit)
+            && let Some(early) = self.early(&commands)
+        {
+            let (confluence, commands) = (self.inner.confluence.clone(), checked(commands)?);
+            tasks::spawn(async move { confluence.propose(commands).await });
+            return Ok(early);
+        }
         self.inner.confluence.propose(checked(commands)?).await
+    }
+
+    /// What a leader would answer to a submission that it has not replicated; for a bug that is planted.
+    fn early(&self, commands: &[Command]) -> Option<Proposed> {
+        let status = self.inner.status.borrow();
+        let [Command::Submit(submit)] = commands else { return None };
+        let log_index = LogIndex(status.last_log.0 + 1);
+        let reply = Reply::Submitted { job: submit.job, duplicate: false, log_index };
+        status.is_leader.then(|| Proposed { log_index, replies: vec![reply] })
     }
 }
 

@@ -14,6 +14,7 @@ use super::LoadError;
 use super::frame;
 use crate::ports::{Batch, Store, StoreError, Tree};
 use crate::tasks;
+use atelier_state::mutants::{self, Mutant};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{ControlFlow, Range};
@@ -352,8 +353,14 @@ impl Writer {
             set(&mut batch, hard_key(Hard::Committed), &committed);
         }
         let mut result = self.store.write(Tree::Log, batch);
+        if mutants::is(Mutant::AcknowledgedBeforeFsync) {
+            done.drain(..).for_each(|done| done(result.clone()));
+        }
         if result.is_ok() {
             result = self.store.settled(Tree::Log).await;
+        }
+        if mutants::is(Mutant::WriteErrorIgnored) {
+            result = Ok(());
         }
         if let Err(error) = &result {
             tracing::error!(%error, "the log cannot be written; this node takes no part any more");

@@ -10,6 +10,7 @@ use crate::artifacts::KeepError;
 use crate::checkpoints::{Checkpoint, order_digest};
 use crate::ports::engine::{EngineCheckpoint, EngineState, Picture, Resume};
 use atelier_state::job::ArtifactRef;
+use atelier_state::mutants::{self, Mutant};
 use std::convert::Infallible;
 use tokio::sync::watch;
 
@@ -70,7 +71,8 @@ impl<'a> Courier<'a> {
         }
         tracing::info!(image, step, from = %found.token, "goes on from a checkpoint");
         self.first = image;
-        let point = found.point.clone();
+        let mut point = found.point.clone();
+        point.step += u32::from(mutants::is(Mutant::ResumedOneStepLater));
         // A second copy, should the peer that held it die as well before the next one is made.
         self.parts.checkpoints.put(found);
         Some(Resume { class: info.class, model: info.model, point })

@@ -38,6 +38,7 @@ use atelier_state::command::{Command, Revoke};
 use atelier_state::job::JobId;
 use atelier_state::lease::{FencingToken, RevokeReason};
 use atelier_state::limits;
+use atelier_state::mutants::{self, Mutant};
 use atelier_state::roster::NodeId;
 use attempt::{AttemptParts, Orders};
 use beater::Signs;
@@ -207,6 +208,7 @@ impl Supervisor {
             loop {
                 match self.next_event(shutdown).await {
                     Event::Shutdown => return,
+                    Event::View if mutants::is(Mutant::LostWakeup) => {}
                     Event::View | Event::Engine | Event::Tick => break,
                     Event::Registered(registered) => {
                         self.registration.take(registered);

@@ -3,6 +3,7 @@
 use crate::command::{AllocateNode, RegisterNode, RemoveNode, SetNode};
 use crate::job::{JobId, Phase};
 use crate::limits;
+use crate::mutants::{self, Mutant};
 use crate::reply::{LogIndex, Refusal, Reply};
 use crate::roster::{Node, NodeId};
 use crate::state::State;
@@ -14,7 +15,9 @@ impl State {
         index: LogIndex,
         allocate: &AllocateNode,
     ) -> Result<Reply, Refusal> {
-        let node = NodeId(index.0);
+        let free = (1..=index.0).map(NodeId).find(|node| self.node(*node).is_none());
+        let free = free.filter(|_| mutants::is(Mutant::MemberIdReused));
+        let node = free.unwrap_or(NodeId(index.0));
         if node.0 == 0 || self.node(node).is_some() {
             return Err(Refusal::Invalid(format!(
                 "node: expected an id that is free, got {node}, the index of this entry; try again"

@@ -1,5 +1,6 @@
 //! Where two logs have an entry of one index and one leader, it is the same and so are all before it.
 //!
+//! Along a log the leaders do not go down: whoever appends behind an entry knows of its leader.
 //! By induction it is enough that each entry has one content and one predecessor, wherever and
 //! whenever it is seen.
 
@@ -18,10 +19,27 @@ impl Invariant for LogMatching {
         let Glance::Synced { peer, changes } = glance else { return Ok(()) };
         let Some(disk) = cluster.disk(*peer) else { return Ok(()) };
         changes.iter().try_for_each(|change| match change {
-            Change::Entry(entry) => self.compare(*peer, disk, entry),
+            Change::Entry(entry) => {
+                check_order(*peer, disk, entry)?;
+                self.compare(*peer, disk, entry)
+            }
             Change::Removed(_) | Change::Vote(_) | Change::Purged(_) => Ok(()),
         })
     }
+}
+
+fn check_order(peer: u64, disk: &Disk, entry: &Entry) -> Result<(), String> {
+    let purged = disk.purged.map_or(0, |purged| purged.index);
+    let at = entry.id.index;
+    let around = [at.saturating_sub(1), at + 1].into_iter().filter(|index| *index > purged);
+    let mut around = around.filter_map(|index| disk.entries.get(&index));
+    let wrong = around.find(|it| {
+        (it.id.index < at) != (it.id.leader < entry.id.leader) && it.id.leader != entry.id.leader
+    });
+    ensure(wrong.is_none(), || {
+        let beside = wrong.map(|entry| entry.id);
+        format!("peer {peer} has {beside:?} beside {:?}: no leader has written that", entry.id)
+    })
 }
 
 impl LogMatching {
