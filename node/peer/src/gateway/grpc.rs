@@ -381,7 +381,7 @@ impl Gateway {
         self.view().state.job(job).is_some_and(|job| job.phase == Phase::Cancelled)
     }
 
-    async fn artifact(&self, digest: &str) -> Result<Bytes, Status> {
+    pub(super) async fn artifact(&self, digest: &str) -> Result<Bytes, Status> {
         let digest = convert::digest(digest)?;
         self.artifacts.fetch(digest).await.map_err(|error| match error {
             FetchError::NotFound(_) => Status::not_found(error.to_string()),

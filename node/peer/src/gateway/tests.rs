@@ -1,5 +1,6 @@
 //! The gRPC front door over a log that works at once, or fails as it is told.
 
+mod http;
 mod operate;
 mod preview;
 mod wait;

@@ -1,17 +1,17 @@
-//! HTTP: probes for orchestrators and load balancers, metrics for Prometheus.
+//! Probes for orchestrators and load balancers, metrics for Prometheus.
 //!
 //! A probe answers from what this process knows already; none asks a peer, draws a picture, or can
 //! be made slow by load.
 
-use super::exposition;
-use super::health::Health;
-use super::metrics::{Metrics, Observed};
+use crate::gateway::exposition;
+use crate::gateway::health::Health;
+use crate::gateway::metrics::{Metrics, Observed};
 use crate::ports::Clock;
 use crate::tasks;
 use crate::view::View;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
-/// Every path there is; another one is answered with this list.
-const PATHS: [&str; 6] = ["/", "/health", "/livez", "/readyz", "/startupz", "/metrics"];
 
 /// What the handlers look at.
 #[derive(Clone)]
@@ -33,16 +31,14 @@ pub(crate) struct Probes {
     pub(crate) started: Arc<AtomicBool>,
 }
 
-/// Makes the router of all paths.
-pub(crate) fn router(probes: Probes) -> Router {
+/// Makes the router of the probes.
+pub(super) fn router(probes: Probes) -> Router {
     Router::new()
-        .route("/", get(readiness))
         .route("/health", get(health))
         .route("/livez", get(liveness))
         .route("/readyz", get(readiness))
         .route("/startupz", get(startup))
         .route("/metrics", get(metrics))
-        .fallback(unknown_path)
         .with_state(probes)
 }
 
@@ -97,11 +93,6 @@ async fn metrics(State(probes): State<Probes>, headers: HeaderMap) -> Response {
             answer(StatusCode::INTERNAL_SERVER_ERROR, &body)
         }
     }
-}
-
-async fn unknown_path(uri: Uri) -> Response {
-    let error = format!("no path {}; use one of paths", uri.path());
-    answer(StatusCode::NOT_FOUND, &json!({ "error": error, "paths": PATHS }))
 }
 
 fn ok_if(ok: bool) -> StatusCode {
@@ -164,7 +155,6 @@ mod tests {
             get(&world, "/health").await,
             (StatusCode::OK, r#"{"status":"healthy"}"#.into())
         );
-        assert_eq!(get(&world, "/").await.0, StatusCode::OK);
         let ready = r#"{"ready":true,"reasons":[]}"#.to_owned();
         assert_eq!(get(&world, "/readyz").await, (StatusCode::OK, ready));
     }
@@ -173,7 +163,7 @@ mod tests {
     async fn without_a_leader_it_is_alive_but_not_ready() {
         let world = world(None);
         assert_eq!(get(&world, "/livez").await.0, StatusCode::OK);
-        for path in ["/readyz", "/startupz", "/health", "/"] {
+        for path in ["/readyz", "/startupz", "/health"] {
             let (status, body) = get(&world, path).await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
             let body: Value = serde_json::from_str(&body).expect("json");
@@ -206,16 +196,7 @@ mod tests {
         let world = world(Some(1));
         let (status, text) = get(&world, "/metrics").await;
         assert_eq!(status, StatusCode::OK);
-        assert!(super::super::metrics::tests::families(&text).contains_key("atelier_jobs"));
+        assert!(crate::gateway::metrics::tests::families(&text).contains_key("atelier_jobs"));
         assert!(text.contains("\natelier_ready 1\n"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn another_path_is_told_which_there_are() {
-        let (status, body) = get(&world(Some(1)), "/sdapi/v1/txt2img?x=1").await;
-        assert_eq!(status, StatusCode::NOT_FOUND);
-        let body: Value = serde_json::from_str(&body).expect("json");
-        assert_eq!(body["error"], "no path /sdapi/v1/txt2img; use one of paths");
-        assert_eq!(body["paths"], json!(PATHS));
     }
 }
