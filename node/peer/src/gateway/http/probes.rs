@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
-
 /// What the handlers look at.
 #[derive(Clone)]
 pub(crate) struct Probes {
