@@ -21,6 +21,7 @@
 
 pub mod artifacts;
 pub mod checkpoints;
+pub mod cluster_time;
 pub mod config;
 pub mod engine_link;
 mod gateway;

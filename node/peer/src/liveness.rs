@@ -9,6 +9,7 @@
 //! from the moment its leadership began (as etcd does with its leases). For assignments it waits
 //! until it hears.
 
+use crate::cluster_time::ClusterTime;
 use atelier_state::LogIndex;
 use atelier_state::job::{JobId, Phase};
 use atelier_state::lease::FencingToken;
@@ -45,6 +46,8 @@ pub struct Liveness {
     // Where the log stood when the leadership began.
     led_from: LogIndex,
     heard: BTreeMap<NodeId, Heard>,
+    // How far ahead of the leader's own each clock was, in milliseconds; of nodes that were heard alone.
+    clocks: BTreeMap<NodeId, i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,19 +63,27 @@ impl Liveness {
     /// Makes the opinion of a node that does not lead: none.
     pub fn new(lease: Duration) -> Liveness {
         assert!(!lease.is_zero());
-        Liveness { lease, led_since: None, led_from: LogIndex(0), heard: BTreeMap::new() }
+        Liveness {
+            lease,
+            led_since: None,
+            led_from: LogIndex(0),
+            heard: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+        }
     }
 
     /// Begins a leadership: what was heard in an earlier one counts no more.
     pub fn lead(&mut self, now: Duration) {
         self.led_since = Some(now);
         self.heard.clear();
+        self.clocks.clear();
     }
 
     /// Ends a leadership.
     pub fn follow(&mut self) {
         self.led_since = None;
         self.heard.clear();
+        self.clocks.clear();
     }
 
     /// Says whether this node leads, as far as its loops have noticed.
@@ -93,13 +104,35 @@ impl Liveness {
         if full {
             // More nodes than a roster holds: the silent make room for those who speak.
             let quietest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(id, _)| *id);
-            self.heard.remove(&quietest.expect("a full table has entries"));
+            let quietest = quietest.expect("a full table has entries");
+            self.heard.remove(&quietest);
+            self.clocks.remove(&quietest);
         }
         let running = Arc::new(beat.running.into_iter().take(BEAT_LEASES_MAX).collect());
         let (incarnation, features) = (beat.incarnation, beat.features);
         let heard = Heard { incarnation, at: now, running, features };
         self.heard.insert(beat.node, heard);
         assert!(self.heard.len() <= limits::NODES_MAX);
+    }
+
+    /// Notes how far ahead of the leader's own the clock of a node is that was heard.
+    pub fn clock(&mut self, node: NodeId, ahead_ms: i64) {
+        if self.heard.contains_key(&node) {
+            self.clocks.insert(node, ahead_ms);
+        }
+    }
+
+    /// Returns how far ahead of the leader's own the clocks of the voters are that are alive, its own
+    /// among them. One that did not tell is of the version before, and counts as the leader's.
+    pub fn clocks(&self, now: Duration, own: NodeId, voters: &BTreeSet<NodeId>) -> Vec<i64> {
+        let of = |voter: &NodeId| match *voter == own {
+            true => Some(0),
+            false if self.is_alive(now, *voter) => {
+                Some(self.clocks.get(voter).copied().unwrap_or(0))
+            }
+            false => None,
+        };
+        voters.iter().filter_map(of).collect()
     }
 
     /// Says whether a member answers: it was heard within the lease time, or this leadership is younger than that and
@@ -170,12 +203,19 @@ pub struct LivenessTable {
     liveness: Mutex<Liveness>,
     // Counts the beats that may matter to the scheduler: a node that was not alive speaks.
     arrivals: watch::Sender<u64>,
+    time: Arc<ClusterTime>,
 }
 
 impl LivenessTable {
     /// Makes an empty table.
     pub fn new(lease: Duration) -> LivenessTable {
+        LivenessTable::telling(lease, Arc::default())
+    }
+
+    /// Makes an empty table whose leader tells a clock what time it is.
+    pub(crate) fn telling(lease: Duration, time: Arc<ClusterTime>) -> LivenessTable {
         LivenessTable {
+            time,
             liveness: Mutex::new(Liveness::new(lease)),
             arrivals: watch::Sender::new(0),
         }
@@ -194,6 +234,16 @@ impl LivenessTable {
         if before != after {
             self.arrivals.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Notes the clock of a node that was heard.
+    pub(crate) fn clock(&self, node: NodeId, ahead_ms: i64) {
+        self.lock().clock(node, ahead_ms);
+    }
+
+    /// The cluster's time, as far as this peer knows.
+    pub(crate) fn time(&self) -> &ClusterTime {
+        &self.time
     }
 
     /// Wakes at arrivals.

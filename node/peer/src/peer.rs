@@ -26,6 +26,7 @@ pub use serve::Listeners;
 
 use crate::artifacts::{ArtifactParts, ArtifactSettings, Artifacts, DirectoryShelf};
 use crate::checkpoints::{CheckpointParts, CheckpointSettings, Checkpoints};
+use crate::cluster_time::{ClusterClock, ClusterTime};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::gateway::door::TokenDoor;
@@ -200,9 +201,11 @@ impl Peer {
     /// As the variants of [`StartError`] say.
     pub async fn start(
         config: &Config,
-        outside: Outside,
+        mut outside: Outside,
         listeners: Option<Listeners>,
     ) -> Result<Peer, StartError> {
+        let time = Arc::<ClusterTime>::default();
+        outside.clock = Arc::new(ClusterClock { own: outside.clock, time: time.clone() });
         let config = &origin::settle(config, &outside).await?;
         let options = match &listeners {
             Some(_) => raft_options(config),
@@ -216,7 +219,7 @@ impl Peer {
             engine: outside.engine.as_ref().map(|engine| engine.ready()),
             draining: draining_seen,
         };
-        let shared = Shared::new(config, &outside, &raft);
+        let shared = Shared::new(config, &outside, &raft, time);
         let (proposer, proposer_task) = shared.start_proposer(config, &outside);
         let supervisor = shared.start_supervisor(config, &outside, proposer.clone());
         let mut loops = shared.start_loops(&outside);
@@ -393,7 +396,7 @@ impl Drop for Task {
 }
 
 impl Shared {
-    fn new(config: &Config, outside: &Outside, raft: &RaftNode) -> Shared {
+    fn new(config: &Config, outside: &Outside, raft: &RaftNode, time: Arc<ClusterTime>) -> Shared {
         let lines = Arc::new(Lines::new(outside.dial.clone()));
         let parts = ArtifactParts {
             shelf: outside.shelf.clone(),
@@ -418,7 +421,7 @@ impl Shared {
             log: Arc::new(raft.clone()),
             members: Arc::new(raft.clone()),
             lines,
-            liveness: Arc::new(LivenessTable::new(lease(config))),
+            liveness: Arc::new(LivenessTable::telling(lease(config), time)),
             board: Arc::default(),
             artifacts: Arc::new(Artifacts::new(parts, settings)),
             checkpoints: Arc::new(checkpoints),

@@ -184,8 +184,17 @@ impl Peer for PeerService {
         let request = request.into_inner();
         self.check_cluster(&request.cluster)?;
         self.check_leads()?;
-        self.parts.liveness.beat(self.parts.clock.now(), read_beat(request)?);
-        Ok(Response::new(BeatReply {}))
+        let (clock, liveness) = (&self.parts.clock, &self.parts.liveness);
+        let wall_ms = request.wall_ms;
+        let beat = read_beat(request)?;
+        let node = beat.node;
+        liveness.beat(clock.now(), beat);
+        if wall_ms > 0 {
+            let ahead_ms = i128::from(wall_ms) - i128::from(clock.own_wall_ms());
+            liveness.clock(node, i64::try_from(ahead_ms).unwrap_or(0));
+        }
+        let knows = liveness.time().is_agreed();
+        Ok(Response::new(BeatReply { wall_ms: if knows { clock.wall_ms() } else { 0 } }))
     }
 
     type WatchProgressStream = BoxStream<'static, Result<ProgressReply, Status>>;
@@ -312,7 +321,7 @@ impl Peer for PeerService {
             removed,
             cluster: self.parts.cluster.clone(),
             node: status.node.0,
-            wall_ms: self.parts.clock.wall_ms(),
+            wall_ms: self.parts.clock.own_wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
     }
@@ -402,7 +411,7 @@ fn exhausted(what: &str) -> Status {
 }
 
 fn read_beat(request: BeatRequest) -> Result<Beat, Status> {
-    let BeatRequest { cluster: _, node, incarnation, running, features } = request;
+    let BeatRequest { cluster: _, node, incarnation, running, features, wall_ms: _ } = request;
     if running.len() > BEAT_LEASES_MAX {
         let got = running.len();
         return Err(Status::invalid_argument(format!(

@@ -6,7 +6,7 @@
 mod queue;
 mod settings;
 
-pub(super) use queue::{batch_accepted, batch_refused, check_batch, purge, queue_stats, retry};
+pub(super) use queue::{batch_accepted, batch_refused, check_batch, purge, queue_stats, retried, retry};
 pub(super) use settings::{labels, setting_changes, settings, settings_history, trail};
 
 use crate::parameters::{
@@ -317,7 +317,7 @@ fn phase(phase: &Phase) -> wire::Phase {
 /// else is walked.
 ///
 /// # Errors
-/// [`Invalid`] for a limit or a phase that does not exist.
+/// [`Invalid`] for a limit or a phase that does not exist, and for a place that no reply named.
 pub(crate) fn list_jobs(
     state: &State,
     request: &wire::ListJobsRequest,
@@ -345,26 +345,50 @@ pub(crate) fn list_jobs(
             }
         }
     }
+    let after = queue::After::parse(&request.after, &asked).unwrap_or_else(|fault| {
+        faults.push(fault);
+        None
+    });
     if !faults.is_empty() {
         return Err(Invalid(faults));
     }
-    if let Some(reply) = queue::list_ended(state, &asked, limit) {
-        return Ok(reply);
-    }
+    Ok(match queue::ended_alone(&asked) {
+        true => queue::list_ended(state, &asked, limit, after),
+        false => list_arrived(state, &asked, limit, after),
+    })
+}
+
+/// Lists jobs of any phases, newest first, from behind a place on.
+fn list_arrived(
+    state: &State,
+    asked: &BTreeSet<i32>,
+    limit: usize,
+    after: Option<queue::After>,
+) -> wire::ListJobsReply {
+    let before = match after {
+        Some(queue::After::Sequence(sequence)) => sequence,
+        Some(queue::After::Ended(_)) | None => u64::MAX,
+    };
     let matches = |job: &Job| asked.is_empty() || asked.contains(&i32::from(phase(&job.phase)));
     // Only the newest `limit` are kept while walking, so that the answer's cost has a bound.
     let mut newest = BTreeMap::new();
-    let mut total = 0;
+    let (mut total, mut more) = (0, false);
     for (_, found) in state.jobs().filter(|(_, job)| matches(job)) {
         total += 1;
+        if found.sequence >= before {
+            continue;
+        }
         newest.insert(found.sequence, found);
         if newest.len() > limit {
             newest.pop_first();
+            more = true;
         }
     }
+    let last = newest.keys().next().filter(|_| more).copied();
+    let next = last.map_or_else(String::new, |last| queue::After::Sequence(last).to_string());
     let place = |found: &Job| position(state, found.id());
     let jobs = newest.values().rev().map(|found| job(found, place(found))).collect();
-    Ok(wire::ListJobsReply { jobs, total })
+    wire::ListJobsReply { jobs, total, next }
 }
 
 /// What the leader knows of one member beside the roster.

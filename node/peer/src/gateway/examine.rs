@@ -66,7 +66,7 @@ impl Gateway {
         let others = status.addresses.iter().filter(|(node, _)| **node != status.node);
         let greetings = others.map(|(node, address)| self.way_to(&status, *node, address));
         findings.extend(join_all(greetings).await);
-        let wall_ms = self.clock.wall_ms();
+        let wall_ms = self.clock.own_wall_ms();
         wire::ExamineReply { node: status.node.0, findings, wall_ms }
     }
 
@@ -128,7 +128,7 @@ impl Gateway {
             return fail(found, "correct listen.advertise, or start the right process there");
         }
         let half_ms = u64::try_from(round_trip.as_millis() / 2).unwrap_or(u64::MAX);
-        let skew = self.clock.wall_ms().saturating_sub(half_ms).abs_diff(greeted.wall_ms);
+        let skew = self.clock.own_wall_ms().saturating_sub(half_ms).abs_diff(greeted.wall_ms);
         let found = format!("{:.1} ms there and back, clocks {skew} ms apart", ms(round_trip));
         match skew > SKEW_WARN_MS {
             true => {

@@ -97,6 +97,11 @@ impl Gateway {
             let text = format!("job {failed} is {phase}, and only a failed job is retried");
             return Err(Status::failed_precondition(text));
         }
+        // Told without a proposal: whoever retries all that failed names most of them again.
+        if let Some(first) = convert::retried(&view.state, job) {
+            let (job_id, log_index) = (first.id().to_string(), first.accepted.0);
+            return Ok(wire::SubmitReply { job_id, duplicate: true, log_index });
+        }
         let submit = convert::retry(job, self.stamp(&view.state));
         Room::beside(&view.state, self.unfinished_bytes_max).take(&view.state, &submit)?;
         drop(view);

@@ -55,7 +55,9 @@ impl Janitor {
         if self.next(at.now) > Some(Duration::ZERO) {
             return None;
         }
-        let slice = self.jobs(at.wall_ms, view).or_else(|| keys(at.wall_ms, view));
+        // Before any age, so that what is too much goes all the same.
+        let wall_ms = if at.is_agreed { at.wall_ms } else { 0 };
+        let slice = self.jobs(wall_ms, view).or_else(|| keys(wall_ms, view));
         self.sliced = slice.is_some().then_some(at.now);
         slice
     }

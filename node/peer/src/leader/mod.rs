@@ -32,6 +32,7 @@ pub use scheduler::Scheduler;
 pub use timekeeper::Timekeeper;
 pub use upgrader::raise;
 
+use crate::cluster_time;
 use crate::liveness::{Liveness, LivenessTable};
 use crate::ports::Clock;
 use crate::ports::{Log, ProposeError, RaftStatus};
@@ -82,6 +83,9 @@ pub struct Moment {
     pub now: Duration,
     /// The wall clock in milliseconds: what other peers' stamps are compared with.
     pub wall_ms: u64,
+    /// Whether that is what most clocks say. Where it is not known no age is judged: a single wrong
+    /// clock must not forget a history.
+    pub is_agreed: bool,
 }
 
 /// The deciders, as one leadership has them.
@@ -130,7 +134,10 @@ impl Deciders {
         view: &View,
         liveness: &Liveness,
     ) -> (Vec<Command>, BTreeSet<JobId>) {
-        let mut commands = self.timekeeper.expire(at, view, ROUND_ENDS_MAX);
+        let mut commands = match at.is_agreed {
+            true => self.timekeeper.expire(at, view, ROUND_ENDS_MAX),
+            false => Vec::new(),
+        };
         commands.extend(self.timekeeper.stop(at, view));
         commands.extend(self.reaper.decide(at.now, view, liveness));
         let mut ended = BTreeSet::new();
@@ -141,8 +148,8 @@ impl Deciders {
 
     /// How long until something is due that no event tells of; none when nothing is.
     fn due(&self, at: Moment, view: &View) -> Option<Duration> {
-        let times =
-            [Backoff::next(at, view), Timekeeper::next(at, view), self.janitor.next(at.now)];
+        let deadline = Timekeeper::next(at, view).filter(|_| at.is_agreed);
+        let times = [Backoff::next(at, view), deadline, self.janitor.next(at.now)];
         times.into_iter().flatten().min().map(|due| due.max(DUE_PAUSE))
     }
 }
@@ -251,7 +258,8 @@ impl Leader {
     }
 
     fn moment(&self) -> Moment {
-        Moment { now: self.clock.now(), wall_ms: self.clock.wall_ms() }
+        let is_agreed = self.liveness.time().is_agreed();
+        Moment { now: self.clock.now(), wall_ms: self.clock.wall_ms(), is_agreed }
     }
 
     /// Begins or ends a leadership, and says whether one begins. Each has deciders and a liveness
@@ -282,10 +290,26 @@ impl Leader {
         }
     }
 
+    /// Takes the time from the clocks of those who answer.
+    fn agree_on_time(&self, liveness: &Liveness) {
+        let (own, voters) = {
+            let status = self.status.borrow();
+            (status.node, status.voters.clone())
+        };
+        let clocks = liveness.clocks(self.clock.now(), own, &voters);
+        let median = cluster_time::median(clocks, voters.len());
+        let time = self.liveness.time();
+        time.agree(median.is_some());
+        if let Some(apart_ms) = median {
+            time.learn(apart_ms);
+        }
+    }
+
     /// Decides and proposes; the log answers when the view shows the result.
     async fn round(&mut self) {
-        let at = self.moment();
         let liveness = self.liveness.get();
+        self.agree_on_time(&liveness);
+        let at = self.moment();
         self.tell_silence(at.now, &liveness);
         let Some((_, deciders)) = &mut self.leading else { return };
         let view = self.view.borrow_and_update().clone();

@@ -69,7 +69,8 @@ impl World {
 
     /// The wall clock stands where the port's clock does.
     fn at(&self) -> Moment {
-        Moment { now: self.now, wall_ms: WALL_MS + self.now.as_millis() as u64 }
+        let wall_ms = WALL_MS + self.now.as_millis() as u64;
+        Moment { now: self.now, wall_ms, is_agreed: true }
     }
 
     fn apply(&mut self, commands: &[Command]) -> Vec<Reply> {

@@ -14,6 +14,11 @@ pub trait Clock: Send + Sync + 'static {
     /// Returns the milliseconds since the Unix epoch, for display.
     fn wall_ms(&self) -> u64;
 
+    /// Returns what this machine's own clock says, where [`Clock::wall_ms`] is the cluster's.
+    fn own_wall_ms(&self) -> u64 {
+        self.wall_ms()
+    }
+
     /// Waits for at least a duration.
     ///
     /// # Cancel safety

@@ -9,6 +9,7 @@ use crate::liveness::Beat;
 use crate::ports::Purpose;
 use atelier_proto::peer::v1::{BeatRequest, RunningLease};
 use atelier_state::limits::FEATURES;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -71,8 +72,25 @@ async fn beat(parts: &SupervisorParts, settings: &SupervisorSettings, signs: Sig
         node: settings.node.0,
         incarnation,
         running: running.collect(),
+        wall_ms: parts.clock.own_wall_ms(),
     };
-    if let Err(error) = peer.beat(request).await {
-        tracing::debug!(node = %settings.node, code = ?error.code(), "a beat was not heard");
+    let asked = parts.clock.now();
+    match peer.beat(request).await {
+        Ok(reply) => learn_time(parts, asked, reply.get_ref().wall_ms),
+        Err(error) => {
+            tracing::debug!(node = %settings.node, code = ?error.code(), "a beat was not heard");
+        }
     }
+}
+
+/// Takes the time from the leader's answer, which is half a round trip old.
+fn learn_time(parts: &SupervisorParts, asked: Duration, told_ms: u64) {
+    // A leader that does not know, or is of the version before.
+    if told_ms == 0 {
+        return;
+    }
+    let under_way = parts.clock.now().saturating_sub(asked) / 2;
+    let told_ms = i128::from(told_ms) + under_way.as_millis() as i128;
+    let apart_ms = told_ms - i128::from(parts.clock.own_wall_ms());
+    parts.liveness.time().learn(i64::try_from(apart_ms).unwrap_or(0));
 }

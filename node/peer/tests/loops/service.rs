@@ -37,7 +37,8 @@ fn name() -> String {
 }
 
 fn beat(node: u64) -> BeatRequest {
-    BeatRequest { cluster: name(), node, incarnation: 5, running: Vec::new(), features: 2 }
+    let (running, features, wall_ms) = (Vec::new(), 2, 0);
+    BeatRequest { cluster: name(), node, incarnation: 5, running, features, wall_ms }
 }
 
 async fn alive(client: &mut PeerClient<Line>) -> Vec<(u64, bool)> {

@@ -6,6 +6,7 @@ use atelier_proto::client::v1 as wire;
 use atelier_state::{Job, JobId, LogIndex, PriorityStats, State, Submit, TenantStats};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::fmt;
 use tonic::Status;
 
 /// Jobs of one batch; more are refused.
@@ -14,6 +15,8 @@ const BATCH_JOBS_MAX: usize = COMMANDS_TOGETHER_MAX;
 const PURGE_JOBS_MAX: usize = 1_000;
 /// Tenants that the statistics name, those first that have most jobs waiting.
 const TENANTS_TOLD_MAX: usize = 100;
+/// Of a place in a list that is none, so many characters are told.
+const AFTER_CHARS_TOLD: usize = 64;
 /// What the idempotency key of a retry begins with; the id of the failed job follows.
 const RETRY_KEY: &str = "retry:";
 
@@ -53,6 +56,12 @@ pub(crate) fn retry(failed: &Job, stamp: Stamp) -> Submit {
         retry_of: Some(failed.id()),
         ..first.clone()
     }
+}
+
+/// Finds the job that repeats a failed one already, and is remembered.
+pub(crate) fn retried<'state>(state: &'state State, failed: &Job) -> Option<&'state Job> {
+    let key = format!("{RETRY_KEY}{}", failed.id());
+    state.job(state.key_owner(&failed.submit.tenant, &key)?)
 }
 
 /// What shall be forgotten.
@@ -136,27 +145,85 @@ impl Purge {
     }
 }
 
-/// Lists jobs of terminal phases, those first that ended last; none when other phases are asked.
+/// Where a list goes on: behind the last job that was told. Each order has places of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Of jobs in the order in which they came.
+    Sequence(u64),
+    /// Of jobs in the order in which they ended.
+    Ended((LogIndex, JobId)),
+}
+
+impl After {
+    /// Reads a place in the list of these phases; none is named by an empty text.
+    ///
+    /// # Errors
+    /// What was expected, for what no reply to the same phases has named.
+    pub(super) fn parse(text: &str, asked: &BTreeSet<i32>) -> Result<Option<Self>, String> {
+        let number = |text: &str| {
+            let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+            is_plain.then(|| text.parse::<u64>().ok()).flatten()
+        };
+        let place = match text.split_once('-') {
+            _ if text.is_empty() => return Ok(None),
+            Some((finished, job)) if ended_alone(asked) => {
+                let place = number(finished).map(LogIndex).zip(job_id(job).ok());
+                place.map(Self::Ended)
+            }
+            None if !ended_alone(asked) => number(text).map(Self::Sequence),
+            _ => None,
+        };
+        let shown: String = text.chars().take(AFTER_CHARS_TOLD).collect();
+        let expected = "expected `next` of a reply to the same phases, or nothing for the newest";
+        place.map(Some).ok_or_else(|| format!("after {shown:?}: {expected}"))
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sequence(sequence) => write!(out, "{sequence}"),
+            Self::Ended((finished, job)) => write!(out, "{}-{job}", finished.0),
+        }
+    }
+}
+
+/// Whether only terminal phases are asked for: their jobs are listed by when they ended.
+pub(super) fn ended_alone(asked: &BTreeSet<i32>) -> bool {
+    use wire::Phase::{Cancelled, Failed, Succeeded};
+    let ended = [Succeeded, Failed, Cancelled].map(i32::from);
+    !asked.is_empty() && asked.iter().all(|phase| ended.contains(phase))
+}
+
+/// Lists jobs of terminal phases, those first that ended last, from behind a place on.
 pub(super) fn list_ended(
     state: &State,
     asked: &BTreeSet<i32>,
     limit: usize,
-) -> Option<wire::ListJobsReply> {
-    use wire::Phase::{Cancelled, Failed, Succeeded};
-    let phases: Vec<wire::Phase> = [Succeeded, Failed, Cancelled]
-        .into_iter()
-        .filter(|p| asked.contains(&i32::from(*p)))
-        .collect();
-    if phases.is_empty() || phases.len() < asked.len() {
-        return None;
-    }
-    let newest = phases.iter().flat_map(|phase| ended_in(state, *phase).rev().take(limit));
-    let mut newest: Vec<&Job> = newest.map(|(_, job)| job).collect();
-    newest.sort_by_key(|job| Reverse((job.finished, job.sequence)));
+    after: Option<After>,
+) -> wire::ListJobsReply {
+    assert!(ended_alone(asked));
+    let phases = || asked.iter().filter_map(|phase| wire::Phase::try_from(*phase).ok());
+    // As the state orders them, so that what one phase leaves out comes behind what it tells.
+    let place = |ended: &Job| (ended.finished, ended.id());
+    let is_behind = |ended: &Job| match after {
+        Some(After::Ended(after)) => place(ended) < after,
+        Some(After::Sequence(_)) | None => true,
+    };
+    let newest = phases().flat_map(|phase| {
+        let behind = ended_in(state, phase).rev().skip_while(|(_, ended)| !is_behind(ended));
+        // One more than is told says whether there are more.
+        behind.take(limit + 1).map(|(_, ended)| ended)
+    });
+    let mut newest: Vec<&Job> = newest.collect();
+    newest.sort_by_key(|ended| Reverse(place(ended)));
+    let more = newest.len() > limit;
     newest.truncate(limit);
-    let total = phases.iter().map(|phase| ended_count(state, *phase) as u64).sum();
+    let last = newest.last().filter(|_| more);
+    let next = last.map_or_else(String::new, |last| After::Ended(place(last)).to_string());
+    let total = phases().map(|phase| ended_count(state, phase) as u64).sum();
     let jobs = newest.into_iter().map(|ended| super::job(ended, 0)).collect();
-    Some(wire::ListJobsReply { jobs, total })
+    wire::ListJobsReply { jobs, total, next }
 }
 
 /// Walks the jobs of a terminal phase, those first that ended first; none of any other phase.

@@ -151,22 +151,83 @@ fn jobs_are_listed_newest_first_within_the_limit() {
         submit.job = JobId(id);
         state.apply(atelier_state::LogIndex(id as u64), &atelier_state::Command::Submit(submit));
     }
-    let request = wire::ListJobsRequest { phases: vec![wire::Phase::Queued.into()], limit: 2 };
+    let request = wire::ListJobsRequest {
+        phases: vec![wire::Phase::Queued.into()],
+        limit: 2,
+        after: String::new(),
+    };
     let listed = list_jobs(&state, &request).expect("valid");
     let ids: Vec<String> = listed.jobs.iter().map(|job| job.job_id.clone()).collect();
     assert_eq!(ids, [JobId(5).to_string(), JobId(4).to_string()]);
     assert_eq!(listed.total, 5);
     assert_eq!(listed.jobs[0].position, 5);
-    let none = wire::ListJobsRequest { phases: vec![wire::Phase::Failed.into()], limit: 0 };
+    let none = wire::ListJobsRequest {
+        phases: vec![wire::Phase::Failed.into()],
+        limit: 0,
+        after: String::new(),
+    };
     assert_eq!(list_jobs(&state, &none).expect("valid").total, 0);
-    let wrong = wire::ListJobsRequest { phases: vec![9], limit: 1001 };
+    let wrong = wire::ListJobsRequest { phases: vec![9], limit: 1001, after: "x".to_owned() };
     assert_eq!(
         list_jobs(&state, &wrong).expect_err("refused").0,
         [
             "limit 1001: expected 1 to 1000, or 0 for 100",
             "phase 9: expected queued, leased, succeeded, failed or cancelled (1 to 5)",
+            "after \"x\": expected `next` of a reply to the same phases, or nothing for the newest",
         ]
     );
+}
+
+/// Walks a list to its end, page by page; tells the jobs and the pages.
+fn walked(state: &State, phases: &[wire::Phase], limit: u32) -> (Vec<String>, usize) {
+    let (mut told, mut pages, mut after) = (Vec::new(), 0, String::new());
+    loop {
+        let phases = phases.iter().map(|phase| i32::from(*phase)).collect();
+        let request = wire::ListJobsRequest { phases, limit, after };
+        let page = list_jobs(state, &request).expect("valid");
+        assert!(page.jobs.len() <= limit as usize);
+        told.extend(page.jobs.into_iter().map(|job| job.job_id));
+        pages += 1;
+        after = page.next;
+        if after.is_empty() {
+            return (told, pages);
+        }
+    }
+}
+
+#[test]
+fn a_list_goes_on_page_by_page_until_every_job_is_told_once() {
+    let mut state = State::new();
+    let mut index = 0;
+    for id in 1..=2_500 {
+        let mut submit = submitted(request(cat())).expect("valid");
+        submit.job = JobId(id);
+        index += 1;
+        state.apply(atelier_state::LogIndex(index), &atelier_state::Command::Submit(submit));
+    }
+    let ids = |ids: &mut dyn Iterator<Item = u128>| -> Vec<String> {
+        ids.map(|id| JobId(id).to_string()).collect()
+    };
+    assert_eq!(walked(&state, &[], 1_000), (ids(&mut (1..=2_500).rev()), 3));
+    assert_eq!(walked(&state, &[wire::Phase::Queued], 500).1, 5, "a full last page is the last");
+    // Cancelled in another order than they came, so the two lists differ.
+    for id in (1..=1_500).rev() {
+        index += 1;
+        let cancel = atelier_state::Cancel {
+            job: JobId(id),
+            reason: "not wanted".to_owned(),
+            finished_ms: 1,
+        };
+        state.apply(atelier_state::LogIndex(index), &atelier_state::Command::Cancel(cancel));
+    }
+    let ended = [wire::Phase::Cancelled, wire::Phase::Failed];
+    assert_eq!(walked(&state, &ended, 1_000), (ids(&mut (1..=1_500)), 2));
+    assert_eq!(walked(&state, &[wire::Phase::Queued], 999).0, ids(&mut (1_501..=2_500).rev()));
+    // A place of one order is none of the other.
+    for (phases, after) in [(vec![], "7-00000000000000000000000001"), (vec![4], "7"), (vec![4], "7-")] {
+        let request = wire::ListJobsRequest { phases, limit: 1, after: after.to_owned() };
+        assert!(list_jobs(&state, &request).is_err(), "{after}");
+    }
 }
 
 #[test]

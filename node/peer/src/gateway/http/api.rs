@@ -151,10 +151,12 @@ async fn list(State(front): State<Front>, uri: Uri) -> Answer {
     if !faults.is_empty() {
         return Err(Problem::invalid(faults));
     }
-    let request = asked(wire::ListJobsRequest { phases, limit }, &query);
+    let after = query.get("after").unwrap_or_default().to_owned();
+    let request = asked(wire::ListJobsRequest { phases, limit, after }, &query);
     let listed = front.gateway.list_jobs(request).await?.into_inner();
     let jobs: Vec<_> = listed.jobs.iter().map(job::job).collect();
-    Ok(ok(&json!({ "jobs": jobs, "total": listed.total })))
+    let next = Some(listed.next).filter(|next| !next.is_empty());
+    Ok(ok(&json!({ "jobs": jobs, "total": listed.total, "next": next })))
 }
 
 async fn one(State(front): State<Front>, Path(job_id): Path<String>, uri: Uri) -> Answer {

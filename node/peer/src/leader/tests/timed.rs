@@ -1,7 +1,7 @@
 //! What the leader does as time passes: back-off, deadlines, long attempts, retention, levels.
 
 use super::*;
-use atelier_state::command::{Fail, Forget, RaiseFeatures, Release, SetSettings};
+use atelier_state::command::{Cancel, Fail, Forget, RaiseFeatures, Release, SetSettings};
 use atelier_state::{Author, Phase, SettingChange, SettingValue};
 
 /// A world at the newest feature level with one worker that lives.
@@ -204,4 +204,45 @@ fn the_level_is_raised_when_every_member_understands_it_and_is_heard() {
     let command = raised(&world).expect("both speak again");
     assert_eq!(world.apply(&[command]), [Reply::Done]);
     assert_eq!(raised(&world), None, "it is raised once");
+}
+
+/// One wrong clock must not forget a history, nor fail what has time left.
+#[test]
+fn nothing_is_judged_by_age_before_most_clocks_are_known() {
+    let mut world = leveled();
+    world.set("retention.age_s", SettingValue::Number(3_600));
+    let deadline_ms = world.at().wall_ms + 5_000;
+    world
+        .apply(&[Command::Submit(Submit { deadline_ms, ..submit(1) }), Command::Submit(submit(2))]);
+    let cancel = Cancel { job: JobId(2), reason: String::new(), finished_ms: world.at().wall_ms };
+    world.apply(&[Command::Cancel(cancel)]);
+    world.pass(30 * 86_400_000);
+    let view = world.view();
+    let unknown = Moment { is_agreed: false, ..world.at() };
+    let of_age = |command: &Command| {
+        matches!(command, Command::Expire(_) | Command::Forget(_) | Command::ForgetKeys(_))
+    };
+    let commands = world.deciders.decide(unknown, &view, &world.liveness, &BTreeSet::new());
+    assert!(!commands.iter().any(of_age), "{commands:?}");
+    let commands = world.decide();
+    assert_eq!(commands.iter().filter(|command| of_age(command)).count(), 2, "{commands:?}");
+}
+
+#[test]
+fn the_clocks_of_voters_that_are_heard_are_told_and_a_silent_ones_not() {
+    let mut liveness = Liveness::new(LEASE);
+    liveness.lead(Duration::ZERO);
+    let voters: BTreeSet<NodeId> = [NodeId(1), NodeId(2), NodeId(3)].into();
+    let beat = |node| Beat { node: NodeId(node), incarnation: 1, running: Vec::new(), features: 1 };
+    let now = Duration::from_secs(1);
+    assert_eq!(liveness.clocks(now, NodeId(1), &voters), [0]);
+    liveness.clock(NodeId(2), 70_000);
+    assert_eq!(liveness.clocks(now, NodeId(1), &voters), [0], "it was not heard");
+    liveness.beat(now, beat(2));
+    liveness.beat(now, beat(3));
+    liveness.beat(now, beat(9));
+    liveness.clock(NodeId(2), 70_000);
+    liveness.clock(NodeId(9), 70_000);
+    assert_eq!(liveness.clocks(now, NodeId(1), &voters), [0, 70_000, 0], "the third did not tell");
+    assert_eq!(liveness.clocks(now + 2 * LEASE, NodeId(1), &voters), [0]);
 }
