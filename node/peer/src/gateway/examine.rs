@@ -4,6 +4,7 @@
 //! can see, such as the way to this peer, is the client's to judge.
 
 use super::Gateway;
+use crate::cluster_time::APART_MAX;
 use crate::model_files::check::{Difference, Look, ModelCheck};
 use crate::ports::engine::{EngineInfo, EngineState};
 use crate::ports::{Clock, Purpose, RaftStatus};
@@ -130,12 +131,14 @@ impl Gateway {
         let half_ms = u64::try_from(round_trip.as_millis() / 2).unwrap_or(u64::MAX);
         let skew = self.clock.own_wall_ms().saturating_sub(half_ms).abs_diff(greeted.wall_ms);
         let found = format!("{:.1} ms there and back, clocks {skew} ms apart", ms(round_trip));
-        match skew > SKEW_WARN_MS {
-            true => {
-                let fix = "run a time service, such as chrony, on both machines";
-                finding(&check, Level::Warn, found, fix)
+        let fix = "run a time service, such as chrony, on both machines";
+        match u128::from(skew) {
+            skew if skew > APART_MAX.as_millis() => {
+                let found = format!("{found}; until that is mended most voters' clocks count");
+                finding(&check, Level::Fail, found, fix)
             }
-            false => finding(&check, Level::Ok, found, ""),
+            skew if skew > SKEW_WARN_MS.into() => finding(&check, Level::Warn, found, fix),
+            _ => finding(&check, Level::Ok, found, ""),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::types::{LogId, Raft, TypeConfig};
 use crate::ports::RaftStatus;
 use atelier_state::{LogIndex, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant, RaftMetrics, ServerState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -181,6 +182,9 @@ fn status_of(
             .collect(),
         matched: replication.map(|(id, matched)| (NodeId(*id), index(*matched))).collect(),
         quorum_acked: leads && acked,
-        stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+        stopped: metrics.running_state.as_ref().err().map(|fatal| match fatal {
+            Fatal::Stopped => SHUT_DOWN.to_owned(),
+            fatal => fatal.to_string(),
+        }),
     }
 }
