@@ -101,7 +101,7 @@ bench-queue: tools ## The queue beside etcd, RabbitMQ and NATS; adds its section
 	@cargo bench --locked -p atelier-node --bench queue
 
 bench-endurance: tools ## Hours of load, 100,000 waiting, 1,000,000 kept: make bench-endurance ONLY=half-load MINUTES=10
-	@ONLY="$(ONLY)" MINUTES="$(MINUTES)" JOBS="$(JOBS)" cargo bench --locked -p atelier-node --bench endurance
+	@ONLY="$(ONLY)" MINUTES="$(MINUTES)" RATE="$(RATE)" JOBS="$(JOBS)" cargo bench --locked -p atelier-node --bench endurance
 
 bench-storage: tools ## Disk, memory and restart of one peer's store after many jobs: make bench-storage JOBS=1000000
 	@JOBS="$(JOBS)" cargo bench --locked -p atelier-peer --bench storage

@@ -216,6 +216,7 @@ async fn a_deadline_ends_a_waiting_job_and_a_bound_ends_a_long_attempt() {
     let failed = end(&client, late.job).await;
     assert_eq!(failed.phase, Phase::Failed);
     assert!(failed.error.contains("deadline"), "{}", failed.error);
+    assert_eq!((failed.attempts, failed.failed_attempts.len()), (0, 0), "nobody tried");
     assert!(failed.finished_ms.unwrap() >= failed.deadline_ms.unwrap());
 
     set(&client, &[RESUMED]).await;

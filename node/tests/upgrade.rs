@@ -16,6 +16,8 @@ use atelier_client::{Client, Phase};
 use support::{Cluster, PATIENCE, Setup, picture, today};
 
 const RAISED_BY: Duration = Duration::from_secs(3);
+/// What this build raises the cluster to.
+const LEVEL: u32 = 3;
 const PROMPT: &str = "a cat on a blue background";
 
 /// The feature level as every peer of this build tells it; those of an older one tell none.
@@ -67,7 +69,7 @@ async fn a_cluster_is_upgraded_peer_by_peer_and_loses_nothing() {
             assert!(told.iter().all(|level| *level <= before), "an older peer is there: {told:?}");
         }
     }
-    level_is_reached(&cluster.client(), 2).await;
+    level_is_reached(&cluster.client(), LEVEL).await;
     stop.store(true, Ordering::SeqCst);
     let jobs = load.await.unwrap();
     let client = cluster.client();
@@ -82,5 +84,5 @@ async fn a_cluster_is_upgraded_peer_by_peer_and_loses_nothing() {
     }
     assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "diverged: {digests:?}");
     let jobs = jobs.len();
-    println!("{jobs} jobs over the upgrade from feature level {before}, level 2 in the end");
+    println!("{jobs} jobs over the upgrade from feature level {before}, level {LEVEL} in the end");
 }

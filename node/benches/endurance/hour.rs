@@ -23,7 +23,8 @@ use crate::{extent, instant, write};
 const MINUTES: u64 = 60;
 const THIRDS: usize = 3;
 const CLIENTS: usize = 16;
-const SUBMITS_PER_SECOND: f64 = 400.0;
+/// The bounds follow it, so that a machine with other work reaches all of them too.
+const SUBMITS_PER_SECOND: u64 = 400;
 /// The queue is paused for so long, in which more is submitted than it takes, then open for this.
 const PAUSED: Duration = Duration::from_secs(8);
 const OPEN: Duration = Duration::from_secs(12);
@@ -36,24 +37,33 @@ const REFUSED: &str = "refused: ";
 /// Changes of the settings beforehand: more than the history and the trail hold.
 const CHANGES: u64 = 260;
 
-const SETTINGS: [(&str, u64); 6] = [
-    ("queue.jobs_max", 2_000),
-    ("queue.tenant_jobs_max", 200),
-    ("retention.jobs", 5_000),
-    ("retention.age_s", 60),
-    ("jobs.attempts_max", 2),
-    ("jobs.backoff_ms_base", 100),
-];
+/// The settings for a rate of submits a second.
+fn settings(rate: u64) -> [(&'static str, u64); 6] {
+    [
+        ("queue.jobs_max", rate * 5),
+        ("queue.tenant_jobs_max", rate / 2),
+        ("retention.jobs", rate * 25 / 2),
+        ("retention.age_s", 60),
+        ("jobs.attempts_max", 2),
+        ("jobs.backoff_ms_base", 100),
+    ]
+}
+
 const RAFT: &str = "[raft]\nsnapshot_entries = 1000\nentries_kept = 200\n";
 
-const ABOUT: &str = "\
-    Written by `make bench-endurance ONLY=hour`: three peers with an instant engine on loopback, \
-    400 submits a second of 256 bytes from 1,201 tenants, a quarter of them one tenant's, each \
-    with an idempotency key. One in 20 fails up to a dead letter, one in 10 is cancelled, one in \
-    10 watched, each has a result of its own; the queue is paused for 8 of each 20 seconds. \
-    `queue.jobs_max` is 2,000, `queue.tenant_jobs_max` 200, `retention.jobs` 5,000, \
-    `retention.age_s` 60, `raft.snapshot_entries` 1,000, `raft.entries_kept` 200. Sizes are of \
-    all three peers together, the mean of a third of the time.";
+fn about(rate: u64) -> String {
+    let settings = settings(rate);
+    let told: Vec<_> = settings.iter().map(|(key, value)| format!("`{key}` is {value}")).collect();
+    format!(
+        "Written by `make bench-endurance ONLY=hour RATE={rate}`: three peers with an instant \
+         engine on loopback, {rate} submits a second of 256 bytes from 1,201 tenants, a quarter of \
+         them one tenant's, each with an idempotency key. One in 20 fails up to a dead letter, \
+         one in 10 is cancelled, one in 10 watched, each has a result of its own; the queue is \
+         paused for 8 of each 20 seconds. {}, `raft.snapshot_entries` 1000, `raft.entries_kept` \
+         200. Sizes are of all three peers together, the mean of a third of the time.",
+        told.join(", ")
+    )
+}
 
 /// One minute of all peers.
 struct Minute {
@@ -62,11 +72,12 @@ struct Minute {
 
 pub(crate) async fn measure() {
     let (minutes, short) = extent("MINUTES", MINUTES);
+    let rate = crate::support::number("RATE", SUBMITS_PER_SECOND);
     let thirds = minutes > 0 && minutes.is_multiple_of(THIRDS as u64);
     assert!(thirds, "MINUTES={minutes}: expected a multiple of {THIRDS}");
     let cluster = Cluster::start(Setup { settings: RAFT.to_owned(), ..instant() });
     let operator = clients(&cluster, 1).await.remove(0);
-    set(&operator, &SETTINGS.map(|(key, value)| (key, number(value)))).await;
+    set(&operator, &settings(rate).map(|(key, value)| (key, number(value)))).await;
     for change in 0..CHANGES {
         set(&operator, &[("queue.ageing_jobs", number(1_000 + change % 2))]).await;
     }
@@ -78,13 +89,13 @@ pub(crate) async fn measure() {
             tokio::time::sleep(OPEN).await;
         }
     });
-    let load = tokio::spawn(submits(impatient(&cluster), minutes));
+    let load = tokio::spawn(submits(impatient(&cluster), rate, minutes));
     let samples = samples(&cluster, minutes).await;
     let windows = load.await.expect("the load does not panic");
     assert!(!pauses.is_finished(), "the queue is not paused any more");
     pauses.abort();
     keep(&samples, &windows);
-    let mut report = Report::new("An hour at all bounds").about(ABOUT);
+    let mut report = Report::new("An hour at all bounds").about(&about(rate));
     tell(&mut report, &cluster, &windows).await;
     compare(&mut report, &samples, &windows);
     write(&report, short);
@@ -98,9 +109,9 @@ fn impatient(cluster: &Cluster) -> Vec<Client> {
     (0..CLIENTS).map(connect).collect()
 }
 
-async fn submits(clients: Vec<Client>, minutes: u64) -> Vec<Window> {
+async fn submits(clients: Vec<Client>, rate: u64, minutes: u64) -> Vec<Window> {
     let watches = Arc::new(Semaphore::new(WATCHES_MAX));
-    open_loop(SUBMITS_PER_SECOND, minutes, move |number| {
+    open_loop(rate as f64, minutes, move |number| {
         let client = clients[number as usize % CLIENTS].clone();
         let watches = watches.clone();
         async move {

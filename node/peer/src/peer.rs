@@ -423,7 +423,7 @@ impl Shared {
             artifacts: Arc::new(Artifacts::new(parts, settings)),
             checkpoints: Arc::new(checkpoints),
             lookout: Arc::default(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(&config.data)),
         }
     }
 

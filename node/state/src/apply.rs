@@ -65,6 +65,7 @@ impl State {
             Command::SetNode(set) => self.set_node(index, set),
             Command::RaiseFeatures(raise) => self.raise_features(index, *raise),
             Command::Mark => Ok(self.mark(index)),
+            Command::NoteAct(note) => Ok(self.note(index, note)),
         });
         outcome.unwrap_or_else(Reply::Refused)
     }

@@ -47,6 +47,8 @@ pub enum Command {
     RaiseFeatures(RaiseFeatures),
     /// Notes this index as the last mark.
     Mark,
+    /// Notes an administrative act that was done round the log. From here on feature level 3.
+    NoteAct(NoteAct),
 }
 
 /// Accepts a job.
@@ -248,30 +250,40 @@ pub struct RaiseFeatures {
     pub level: u32,
 }
 
+/// Notes an administrative act: one of the membership or of the lead, which Raft itself carries out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteAct {
+    /// What was done, in one line.
+    pub act: String,
+    /// Who asked.
+    pub author: Author,
+}
+
 impl Command {
     /// Returns the feature level that a cluster must have for this command to be proposed: what
     /// every peer must understand. `RaiseFeatures` goes before the level, and counts as 2.
     pub fn features(&self) -> u32 {
-        let is_first = match self {
-            Command::Submit(submit) => submit.is_of_first_level(),
-            Command::RegisterNode(register) => !register.witness,
-            Command::RemoveNode(remove) => remove.author == Author::default(),
+        let level = |is_first| if is_first { FEATURES_FIRST } else { 2 };
+        match self {
+            Command::Submit(submit) => level(submit.is_of_first_level()),
+            Command::RegisterNode(register) => level(!register.witness),
+            Command::RemoveNode(remove) => level(remove.author == Author::default()),
             Command::Assign(_)
             | Command::Complete(_)
             | Command::Fail(_)
             | Command::Revoke(_)
             | Command::Cancel(_)
             | Command::Forget(_)
-            | Command::AllocateNode(_) => true,
+            | Command::AllocateNode(_) => FEATURES_FIRST,
             Command::Release(_)
             | Command::Expire(_)
             | Command::ForgetKeys(_)
             | Command::SetSettings(_)
             | Command::SetNode(_)
             | Command::RaiseFeatures(_)
-            | Command::Mark => false,
-        };
-        if is_first { FEATURES_FIRST } else { 2 }
+            | Command::Mark => 2,
+            Command::NoteAct(_) => 3,
+        }
     }
 }
 

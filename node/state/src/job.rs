@@ -83,6 +83,14 @@ pub struct Attempt {
     pub failed_ms: u64,
 }
 
+impl Attempt {
+    /// Says whether somebody worked on the job. What ended without that was given up while it
+    /// waited, and has its reason here alone.
+    pub fn was_made(&self) -> bool {
+        self.token != FencingToken(0) || self.failed_ms == 0
+    }
+}
+
 /// An accepted job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Job {

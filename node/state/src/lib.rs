@@ -49,7 +49,7 @@ pub mod validate;
 
 pub use audit::{Invariant, Violation};
 pub use command::{
-    AllocateNode, Assign, Cancel, Command, Complete, Expire, Fail, Forget, ForgetKeys,
+    AllocateNode, Assign, Cancel, Command, Complete, Expire, Fail, Forget, ForgetKeys, NoteAct,
     RaiseFeatures, RegisterNode, Release, RemoveNode, Revoke, SetNode, SetSettings, Submit,
     TenantKey,
 };

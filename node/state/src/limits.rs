@@ -1,7 +1,8 @@
 //! Every bound of the replicated state: who fills it, and what happens when it is full.
 
 /// Highest feature level that this version understands; `RaiseFeatures` beyond it stops a peer.
-pub const FEATURES: u32 = 2;
+/// 2 brought back-off, deadlines, settings and the trail, 3 the trail of changes of members and of the lead.
+pub const FEATURES: u32 = 3;
 /// The feature level of a cluster that was never raised.
 pub const FEATURES_FIRST: u32 = 1;
 /// Jobs that wait, at feature level 1. Filled by clients; at the bound `Submit` is refused.

@@ -51,6 +51,10 @@ pub fn check(command: &Command) -> Result<(), Refusal> {
         Command::SetSettings(set) => check_settings(set),
         Command::SetNode(set) => check_set_node(set),
         Command::RaiseFeatures(_) | Command::Mark => Ok(()),
+        Command::NoteAct(note) => {
+            length("act", note.act.len(), 1..=TEXT_BYTES_MAX)?;
+            check_author(&note.author)
+        }
     }
 }
 

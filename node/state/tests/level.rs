@@ -19,14 +19,19 @@ fn commands_of_a_later_level_wait_for_it() {
          submit j2 deadline=9 -> refused: Unsupported(1)
          register n1 slots=0 witness -> refused: Unsupported(1)
          remove n1 who=ann -> refused: Unsupported(1)
-         raise 3 -> refused: Unsupported(2)
+         raise 4 -> refused: Unsupported(3)
          level -> 1 marked 0
          raise 1 -> done
          raise 2 -> done
          raise 2 -> done
          mark -> done
          level -> 2 marked 15
-         trail -> [ raise the feature level to 2]",
+         note act=promote who=ann -> refused: Unsupported(2)
+         raise 3 -> done
+         note act= who=ann -> refused: act: expected 1 to 512 bytes, got 0
+         note act=promote who=ann -> done
+         level -> 3 marked 15
+         trail -> [ raise the feature level to 2] [ raise the feature level to 3] [ann promote]",
     );
 }
 

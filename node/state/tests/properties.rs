@@ -5,9 +5,9 @@ mod story;
 
 use atelier_state::{
     AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Expire, Fail,
-    FencingToken, Forget, ForgetKeys, JobId, LogIndex, NodeId, RaiseFeatures, RegisterNode,
-    Release, RemoveNode, Reply, Revoke, RevokeReason, SetNode, SetSettings, SettingChange,
-    SettingValue, State, Submit, TenantKey, place,
+    FencingToken, Forget, ForgetKeys, JobId, LogIndex, NodeId, NoteAct, RaiseFeatures,
+    RegisterNode, Release, RemoveNode, Reply, Revoke, RevokeReason, SetNode, SetSettings,
+    SettingChange, SettingValue, State, Submit, TenantKey, place,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -255,9 +255,9 @@ fn incarnation(state: &State, node: NodeId) -> u64 {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let skip = prop_oneof![5 => Just(0_u64), 5 => Just(1), 1 => 2..4_u64];
     let step = (skip, op()).prop_map(|(index_skip, op)| Step { index_skip, op });
-    let raise = Op::Plain(Command::RaiseFeatures(RaiseFeatures { level: 2 }));
+    let raise = Op::Plain(Command::RaiseFeatures(RaiseFeatures { level: 3 }));
     let raise = Step { index_skip: 0, op: raise };
-    // Most runs come to level 2, many at once.
+    // Most runs come to the last level, many at once.
     (vec(step, 1..160), prop_oneof![5 => Just(0), 3 => 0..160_usize, 2 => Just(usize::MAX)])
         .prop_map(move |(mut steps, at)| {
             if at <= steps.len() {
@@ -290,7 +290,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What came with feature level 2.
+/// What came with feature level 2 and 3.
 fn later() -> impl Strategy<Value = Op> {
     let plain = |command: BoxedStrategy<Command>| command.prop_map(Op::Plain).boxed();
     let jobs = vec(job(), 0..5);
@@ -305,10 +305,14 @@ fn later() -> impl Strategy<Value = Op> {
         1 => plain(vec(key, 0..9).prop_map(|keys| Command::ForgetKeys(ForgetKeys { keys })).boxed()),
         3 => (changes(), select(vec![0, 0, 0, 1])).prop_map(|(changes, more)| Op::Set(changes, more)),
         3 => plain(set_nodes()),
-        1 => plain(select(vec![0, 1, 2, 3]).prop_map(|level| {
+        1 => plain(select(vec![0, 1, 2, 3, 4]).prop_map(|level| {
             Command::RaiseFeatures(RaiseFeatures { level })
         }).boxed()),
         1 => plain(Just(Command::Mark).boxed()),
+        1 => plain(text().prop_map(|act| {
+            let author = Author { who: act.clone(), ..Author::default() };
+            Command::NoteAct(NoteAct { act, author })
+        }).boxed()),
     ]
 }
 

@@ -339,17 +339,9 @@ impl Cluster {
         }
     }
 
-    /// One GET over a socket, so that no client library hides what is sent.
+    /// One GET of a peer's HTTP port.
     pub async fn get(&self, id: u64, path: &str) -> (u16, String) {
-        let address = ("127.0.0.1", self.peers[&id].http);
-        let mut socket = TcpStream::connect(address).await.expect("the HTTP port answers");
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        (head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap(), body.to_owned())
+        get("127.0.0.1", self.peers[&id].http, path).await.expect("the HTTP port answers")
     }
 
     /// Waits until all peers stand at one index with one digest.
@@ -527,6 +519,18 @@ pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().filter(|text| !text.is_empty()).map_or(default, |text| {
         text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
     })
+}
+
+/// One GET over a socket, so that no client library hides what is sent; none where nobody answers.
+pub async fn get(host: &str, port: u16, path: &str) -> Option<(u16, String)> {
+    let mut socket = TcpStream::connect((host, port)).await.ok()?;
+    // Version 1.0, so that nothing comes in chunks.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 /// Resident bytes of a process.

@@ -78,6 +78,7 @@ impl Names {
             | Command::RemoveNode(_)
             | Command::Expire(_)
             | Command::ForgetKeys(_)
+            | Command::NoteAct(_)
             | Command::SetNode(_)
             | Command::Mark => Asked::Other(format!("{command:?}")),
         }

@@ -19,10 +19,15 @@ impl Gateway {
     pub(super) async fn do_demote_member(
         &self,
         node: u64,
+        author: Author,
         deadline: Duration,
     ) -> Result<wire::Member, Status> {
         let node = convert::node(node)?;
+        let is_repeat = !self.raft_status().voters.contains(&node);
         self.leader.change(&Change::Demote(node), deadline).await?;
+        if !is_repeat {
+            self.note(format!("take the vote of node {node}"), author, deadline).await;
+        }
         tracing::info!(node = node.0, "voter demoted");
         self.member_once(node, |status| !status.voters.contains(&node)).await
     }
@@ -36,9 +41,10 @@ impl Gateway {
     ) -> Result<wire::Member, Status> {
         let leaves = convert::node(request.node)?;
         let comes = match request.comes {
-            0 => self.newcomer(&request.address, deadline).await?,
+            0 => self.newcomer(&request.address, author.clone(), deadline).await?,
             comes => convert::node(comes)?,
         };
+        let is_repeat = self.raft_status().voters.contains(&comes);
         let begun = self.clock.now();
         let change = Change::Replace(leaves, comes);
         loop {
@@ -51,17 +57,26 @@ impl Gateway {
                 other => break other.map_err(behind_for_clients)?,
             }
         }
+        if !is_repeat {
+            let act = format!("put node {comes} into the place of node {leaves}");
+            self.note(act, author.clone(), deadline).await;
+        }
         self.forget_node(leaves, author, deadline).await?;
         tracing::info!(leaves = leaves.0, comes = comes.0, "member replaced");
         self.member_once(comes, |status| status.voters.contains(&comes)).await
     }
 
-    async fn newcomer(&self, address: &str, deadline: Duration) -> Result<NodeId, Status> {
+    async fn newcomer(
+        &self,
+        address: &str,
+        author: Author,
+        deadline: Duration,
+    ) -> Result<NodeId, Status> {
         let status = self.raft_status();
         let known = status.addresses.iter().find(|(_, known)| *known == address);
         match known {
             Some((node, _)) => Ok(*node),
-            None => Ok(NodeId(self.do_add_member(address, deadline).await?.node)),
+            None => Ok(NodeId(self.do_add_member(address, author, deadline).await?.node)),
         }
     }
 
@@ -96,6 +111,7 @@ impl Gateway {
     pub(super) async fn do_transfer_leader(
         &self,
         to: u64,
+        author: Author,
         deadline: Duration,
     ) -> Result<wire::TransferLeaderReply, Status> {
         let before = self.raft_status().leader;
@@ -113,7 +129,11 @@ impl Gateway {
             _ = status.wait_for(leads) => {}
             () = self.clock.sleep(CATCH_UP_MAX) => {}
         }
-        let leader = self.raft_status().leader.map_or(0, |leader| leader.0);
+        let leader = self.raft_status().leader;
+        if let Some(leader) = leader.filter(|_| leader != before) {
+            self.note(format!("hand the lead to node {leader}"), author, deadline).await;
+        }
+        let leader = leader.map_or(0, |leader| leader.0);
         Ok(wire::TransferLeaderReply { leader })
     }
 

@@ -254,6 +254,7 @@ pub(crate) fn job(job: &Job, position: u64) -> wire::Job {
         Phase::Cancelled => job.cancel_reason.clone(),
         _ => job.last_error().unwrap_or_default().to_owned(),
     };
+    let made = || job.attempts.iter().filter(|attempt| attempt.was_made());
     wire::Job {
         job_id: job.id().to_string(),
         phase: phase(&job.phase).into(),
@@ -262,14 +263,14 @@ pub(crate) fn job(job: &Job, position: u64) -> wire::Job {
         submitted_ms: job.submit.submitted_ms,
         finished_ms: job.finished_ms,
         log_index: job.accepted.0,
-        attempts: job.attempts.len() as u32,
+        attempts: made().count() as u32,
         leases: job.leases,
         node: job.last_node.map_or(0, |node| node.0),
         token: job.last_token.map_or(0, |token| token.0),
         position,
         error,
         artifacts: job.artifacts.iter().map(artifact).collect(),
-        failed_attempts: job.attempts.iter().map(failed_attempt).collect(),
+        failed_attempts: made().map(failed_attempt).collect(),
         retry_at_ms: job.retry_at_ms,
         deadline_ms: job.submit.deadline_ms,
         max_runtime_s: job.submit.max_runtime_s,

@@ -2,7 +2,7 @@
 
 use super::{DEADLINE_DEFAULT, Gateway};
 use crate::peer_service::Door;
-use atelier_state::NodeId;
+use atelier_state::{Author, NodeId};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use tonic::Status;
@@ -31,7 +31,10 @@ impl Door for TokenDoor {
                 tracing::warn!(address, "a peer with another token asked to join");
                 return Err(Status::unauthenticated("this is not the cluster's token"));
             }
-            let member = self.gateway.do_add_member(address, DEADLINE_DEFAULT).await?;
+            // Whoever knows the token may act; nobody else is known.
+            let who = "the holder of the token".to_owned();
+            let author = Author { who, why: String::new(), at_ms: self.gateway.clock.wall_ms() };
+            let member = self.gateway.do_add_member(address, author, DEADLINE_DEFAULT).await?;
             tracing::info!(node = member.node, address, "a peer joins by the token");
             Ok(NodeId(member.node))
         })

@@ -15,6 +15,8 @@ use tonic::{Code, Status};
 pub(crate) const LEADER_KEY: &str = "atelier-leader";
 /// Metadata that names the seconds to wait.
 pub(crate) const RETRY_AFTER_KEY: &str = "retry-after";
+/// Metadata that says whose bound is reached: `tenant` or `queue`.
+pub(crate) const BOUND_KEY: &str = "atelier-bound";
 /// Seconds to wait for a leader: the longest election fits in.
 const RETRY_ELECTION_S: u64 = 1;
 /// Seconds to wait for room in a queue: a few pictures are drawn in this time.
@@ -68,7 +70,14 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         | Refusal::Draining
         | Refusal::Unsupported(_) => (Code::FailedPrecondition, None),
     };
-    status(code, refusal.to_string(), None, retry_after_s)
+    let mut status = status(code, refusal.to_string(), None, retry_after_s);
+    let bound = match refusal {
+        Refusal::QueueFull(_) => "queue",
+        Refusal::TenantFull(_) => "tenant",
+        _ => return status,
+    };
+    status.metadata_mut().insert(BOUND_KEY, MetadataValue::from_static(bound));
+    status
 }
 
 /// The unfinished jobs take all the bytes that they may.

@@ -136,7 +136,8 @@ impl Atelier for Gateway {
         request: Request<wire::AddMemberRequest>,
     ) -> Result<Response<wire::Member>, Status> {
         let deadline = deadline_of(request.metadata());
-        let added = self.do_add_member(&request.get_ref().address, deadline);
+        let author = self.author(&request, |_| None);
+        let added = self.do_add_member(&request.get_ref().address, author, deadline);
         self.measured("AddMember", added).await
     }
 
@@ -145,7 +146,8 @@ impl Atelier for Gateway {
         request: Request<wire::PromoteMemberRequest>,
     ) -> Result<Response<wire::Member>, Status> {
         let deadline = deadline_of(request.metadata());
-        let promoted = self.do_promote_member(request.get_ref().node, deadline);
+        let author = self.author(&request, |_| None);
+        let promoted = self.do_promote_member(request.get_ref().node, author, deadline);
         self.measured("PromoteMember", promoted).await
     }
 
@@ -229,7 +231,8 @@ impl Atelier for Gateway {
         request: Request<wire::DemoteMemberRequest>,
     ) -> Result<Response<wire::Member>, Status> {
         let deadline = deadline_of(request.metadata());
-        let demoted = self.do_demote_member(request.get_ref().node, deadline);
+        let author = self.author(&request, |_| None);
+        let demoted = self.do_demote_member(request.get_ref().node, author, deadline);
         self.measured("DemoteMember", demoted).await
     }
 
@@ -258,7 +261,8 @@ impl Atelier for Gateway {
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderReply>, Status> {
         let deadline = deadline_of(request.metadata());
-        let transferred = self.do_transfer_leader(request.get_ref().node, deadline);
+        let author = self.author(&request, |_| None);
+        let transferred = self.do_transfer_leader(request.get_ref().node, author, deadline);
         self.measured("TransferLeader", transferred).await
     }
 
@@ -377,7 +381,7 @@ impl Gateway {
         self.view().state.job(job).is_some_and(|job| job.phase == Phase::Cancelled)
     }
 
-    async fn artifact(&self, digest: &str) -> Result<Bytes, Status> {
+    pub(super) async fn artifact(&self, digest: &str) -> Result<Bytes, Status> {
         let digest = convert::digest(digest)?;
         self.artifacts.fetch(digest).await.map_err(|error| match error {
             FetchError::NotFound(_) => Status::not_found(error.to_string()),

@@ -7,10 +7,15 @@ use super::{CATCH_UP_MAX, Gateway, OPINIONS_MAX};
 use crate::ports::RaftStatus;
 use atelier_proto::client::v1 as wire;
 use atelier_state::limits::FEATURES;
-use atelier_state::{AllocateNode, Author, Command, Node, NodeId, RemoveNode, Reply, State};
+use atelier_state::{
+    AllocateNode, Author, Command, Node, NodeId, NoteAct, RemoveNode, Reply, State,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tonic::Status;
+
+/// The feature level from which on the trail tells of members and of the lead.
+const ACTS_LEVEL: u32 = 3;
 
 impl Gateway {
     /// Lists the members. Works without a leader: then nobody but this peer counts as alive.
@@ -23,6 +28,7 @@ impl Gateway {
     pub(super) async fn do_add_member(
         &self,
         address: &str,
+        author: Author,
         deadline: Duration,
     ) -> Result<wire::Member, Status> {
         let address = convert::address(address)?;
@@ -40,7 +46,9 @@ impl Gateway {
             Some(node) => node,
             None => self.allocate(address.clone(), deadline).await?,
         };
+        let act = format!("add node {node} at {address}");
         self.leader.change(&Change::AddLearner(node, address), deadline).await?;
+        self.note(act, author, deadline).await;
         tracing::info!(node = node.0, "learner added");
         self.member_once(node, |status| status.learners.contains(&node)).await
     }
@@ -59,11 +67,16 @@ impl Gateway {
     pub(super) async fn do_promote_member(
         &self,
         node: u64,
+        author: Author,
         deadline: Duration,
     ) -> Result<wire::Member, Status> {
         let node = convert::node(node)?;
+        let is_repeat = self.raft_status().voters.contains(&node);
         let promoted = self.leader.change(&Change::Promote(node), deadline).await;
         promoted.map_err(behind_for_clients)?;
+        if !is_repeat {
+            self.note(format!("give node {node} a vote"), author, deadline).await;
+        }
         tracing::info!(node = node.0, "learner promoted");
         self.member_once(node, |status| status.voters.contains(&node)).await
     }
@@ -102,6 +115,18 @@ impl Gateway {
             // It was never registered, or a repeat finds it gone.
             Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
             other => other.map(drop),
+        }
+    }
+
+    /// Notes in the trail what Raft has done. An act whose note fails is done all the same: the log
+    /// of this peer has it then.
+    pub(super) async fn note(&self, act: String, author: Author, deadline: Duration) {
+        if self.view().state.features() < ACTS_LEVEL {
+            return;
+        }
+        let note = Command::NoteAct(NoteAct { act: act.clone(), author });
+        if let Err(status) = self.propose(note, deadline, "the trail's record").await {
+            tracing::warn!(act, reason = status.message(), "the trail lacks an act");
         }
     }
 

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,10 @@ pub(crate) struct Metrics {
     step_duration: Histogram,
     stage_duration: Family<Stage, Histogram, fn() -> Histogram>,
     leader_changes: Counter,
+    engine_restarts: Counter,
+    job_duration: Family<Outcome, Histogram, fn() -> Histogram>,
+    /// Whose disk is told of.
+    data: PathBuf,
     scraped: Scraped,
     cursor: Mutex<Cursor>,
 }
@@ -55,6 +60,9 @@ struct Scraped {
     artifact_bytes: Gauge,
     ready: Gauge,
     engine_state: Family<Engine, Gauge>,
+    model: Family<Model, Gauge>,
+    disk_free: Gauge,
+    disk_size: Gauge,
     is_leader: Gauge,
     term: Gauge,
     commit_index: Gauge,
@@ -69,6 +77,7 @@ struct Cursor {
     /// Jobs that ended up to here are counted; none before the first readiness.
     finished: Option<LogIndex>,
     leader: Option<NodeId>,
+    engine_was_ready: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,6 +112,12 @@ struct Engine {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Model {
+    model: String,
+    class: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Peer {
     peer: u64,
 }
@@ -120,7 +135,8 @@ const SUBMIT_OUTCOMES: [&str; 5] = ["accepted", "duplicate", "refused", "unavail
 const ENGINE_STATES: [&str; 4] = ["none", "loading", "ready", "unfit"];
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Metrics of the peer whose data lie in a directory.
+    pub(crate) fn new(data: &Path) -> Self {
         // From a fast step on a GPU to a slow picture on a CPU: 5 ms to 5.8 min.
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.005, 2.0, 17));
         let mut metrics = Self {
@@ -133,6 +149,9 @@ impl Metrics {
             step_duration: seconds(),
             stage_duration: Family::new_with_constructor(seconds),
             leader_changes: Counter::default(),
+            engine_restarts: Counter::default(),
+            job_duration: Family::new_with_constructor(seconds),
+            data: data.to_owned(),
             scraped: Scraped::default(),
             cursor: Mutex::default(),
         };
@@ -147,6 +166,7 @@ impl Metrics {
         }
         for outcome in &PHASES[2..] {
             drop(metrics.finished.get_or_create(&Outcome { outcome }));
+            drop(metrics.job_duration.get_or_create(&Outcome { outcome }));
         }
         metrics
     }
@@ -166,6 +186,10 @@ impl Metrics {
             "Jobs of the cluster that ended while this peer ran, by outcome",
             self.finished.clone(),
         );
+        let help =
+            "Time from a job's acceptance to its end, of those jobs, by the peers' wall clocks";
+        let (unit, durations) = (Unit::Seconds, self.job_duration.clone());
+        registry.register_with_unit("job_duration", help, unit, durations);
         registry.register("images", "Pictures that this peer drew", self.images.clone());
         registry.register("steps", "Denoise steps that this peer did", self.steps.clone());
         let help = "Time of one denoise step on this peer";
@@ -197,6 +221,14 @@ impl Metrics {
         registry.register("ready", "1 while this peer serves", scraped.ready.clone());
         let help = "1 for the state that this peer's engine is in";
         registry.register("engine_state", help, scraped.engine_state.clone());
+        let help = "How often this peer's engine was lost after it had been ready";
+        registry.register("engine_restarts", help, self.engine_restarts.clone());
+        let help = "1 for the model and the determinism class that this peer draws with";
+        registry.register("model_info", help, scraped.model.clone());
+        let help = "Bytes that are free on the disk of this peer's data";
+        registry.register_with_unit("disk_free", help, Unit::Bytes, scraped.disk_free.clone());
+        let help = "Size of that disk";
+        registry.register_with_unit("disk_size", help, Unit::Bytes, scraped.disk_size.clone());
     }
 
     fn register_raft(&mut self) {
@@ -253,6 +285,16 @@ impl Metrics {
         }
     }
 
+    /// Notes the state of the engine; call it at each change.
+    pub(crate) fn engine_is(&self, state: &EngineState) {
+        let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ready = matches!(state, EngineState::Ready(_));
+        if cursor.engine_was_ready && !is_ready {
+            self.engine_restarts.inc();
+        }
+        cursor.engine_was_ready = is_ready;
+    }
+
     /// Begins to count the jobs that end, behind those of an entry; a repeat does nothing. Call it once
     /// the state is restored: what ended before this process is not counted again.
     pub(crate) fn count_from(&self, index: LogIndex) {
@@ -300,7 +342,11 @@ impl Metrics {
         let Some(counted) = cursor.finished else { return };
         cursor.finished = Some(state.applied());
         for (_, job) in state.terminal_oldest().filter(|(_, job)| job.finished > counted) {
-            self.finished.get_or_create(&Outcome { outcome: job.phase.name() }).inc();
+            let outcome = Outcome { outcome: job.phase.name() };
+            self.finished.get_or_create(&outcome).inc();
+            let took = job.finished_ms.saturating_sub(job.submit.submitted_ms);
+            let took = Duration::from_millis(took).as_secs_f64();
+            self.job_duration.get_or_create(&outcome).observe(took);
         }
     }
 
@@ -328,6 +374,15 @@ impl Metrics {
         };
         for state in ENGINE_STATES {
             scraped.engine_state.get_or_create(&Engine { state }).set(i64::from(state == engine));
+        }
+        scraped.model.clear();
+        if let Some(EngineState::Ready(info)) = observed.engine {
+            let labels = Model { model: info.model.clone(), class: info.class.clone() };
+            scraped.model.get_or_create(&labels).set(1);
+        }
+        if let Ok(disk) = rustix::fs::statvfs(&self.data) {
+            scraped.disk_free.set((disk.f_bavail * disk.f_frsize) as i64);
+            scraped.disk_size.set((disk.f_blocks * disk.f_frsize) as i64);
         }
         scraped.is_leader.set(i64::from(raft.is_leader));
         scraped.term.set(raft.term as i64);
@@ -357,6 +412,8 @@ fn phase_index(job: &Job) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::ports::engine::Engine as _;
+    use crate::testing::PaperEngine;
     use atelier_state::{Cancel, Command, JobId};
     use std::collections::BTreeMap;
 
@@ -406,7 +463,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_name_has_help_and_a_type() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(Path::new("/"));
         metrics.submitted("accepted");
         metrics.called("Submit", "ok", Duration::from_millis(3));
         metrics.staged("upscale", Duration::from_secs(1));
@@ -415,11 +472,16 @@ pub(crate) mod tests {
             ("atelier_artifact_bytes", "gauge"),
             ("atelier_artifacts", "gauge"),
             ("atelier_build", "info"),
+            ("atelier_disk_free_bytes", "gauge"),
+            ("atelier_disk_size_bytes", "gauge"),
+            ("atelier_engine_restarts", "counter"),
             ("atelier_engine_state", "gauge"),
             ("atelier_images", "counter"),
+            ("atelier_job_duration_seconds", "histogram"),
             ("atelier_jobs", "counter"),
             ("atelier_jobs_remembered", "gauge"),
             ("atelier_jobs_running", "gauge"),
+            ("atelier_model_info", "gauge"),
             ("atelier_queue_depth", "gauge"),
             ("atelier_queue_oldest_age_seconds", "gauge"),
             ("atelier_raft_applied_index", "gauge"),
@@ -441,9 +503,32 @@ pub(crate) mod tests {
         assert_eq!(told, expected);
     }
 
+    /// A rule over a metric that does not exist never fires.
+    #[test]
+    fn rules_and_dashboard_name_metrics_that_exist() {
+        let metrics = Metrics::new(Path::new("/"));
+        let families = families(&rendered(&metrics));
+        let shipped = [
+            include_str!("../../../deploy/monitoring/rules.yml"),
+            include_str!("../../../deploy/monitoring/grafana.json"),
+        ];
+        for text in shipped {
+            let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+            let named = words.filter(|word| word.starts_with("atelier_"));
+            let mut count = 0;
+            for name in named {
+                let of_family = ["_total", "_sum", "_count", "_bucket", ""].into_iter();
+                let mut families_named = of_family.filter_map(|ending| name.strip_suffix(ending));
+                assert!(families_named.any(|it| families.contains_key(it)), "no metric {name}");
+                count += 1;
+            }
+            assert!(count > 10, "the file names {count} metrics");
+        }
+    }
+
     #[test]
     fn samples_carry_bounded_labels() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(Path::new("/"));
         metrics.staged("a stage of a kind to come", Duration::from_secs(1));
         metrics.submitted("accepted");
         let text = rendered(&metrics);
@@ -461,7 +546,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_job_that_ends_is_counted_once_and_none_from_before() {
-        let (metrics, mut state) = (Metrics::new(), State::new());
+        let (metrics, mut state) = (Metrics::new(Path::new("/")), State::new());
         let mut end = |job: u128, index: u64| {
             let parameters = Default::default();
             let submit = atelier_state::Submit {
@@ -488,13 +573,27 @@ pub(crate) mod tests {
         assert_eq!(end(1, 1), 0, "nobody said from where to count");
         metrics.count_from(LogIndex(2));
         assert_eq!(end(2, 3), 1);
+        let lasted = "atelier_job_duration_seconds_sum{outcome=\"cancelled\"} 0.001";
+        assert!(rendered(&metrics).lines().any(|line| line == lasted), "it lasted a millisecond");
         metrics.count_from(LogIndex(0));
         assert_eq!(end(3, 5), 2);
     }
 
     #[test]
+    fn an_engine_that_is_lost_is_counted_and_one_that_loads_is_not() {
+        let metrics = Metrics::new(Path::new("/"));
+        let loading = EngineState::Loading { bytes: 0, total: 0 };
+        let ready = PaperEngine::new(Duration::ZERO).ready().borrow().clone();
+        let unfit = EngineState::Unfit("no memory".to_owned());
+        for state in [&loading, &ready, &ready, &loading, &loading, &ready, &unfit] {
+            metrics.engine_is(state);
+        }
+        assert_eq!(metrics.engine_restarts.get(), 2);
+    }
+
+    #[test]
     fn only_another_leader_is_a_change_of_leader() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(Path::new("/"));
         for leader in [None, Some(1), None, Some(1), Some(2), Some(2)] {
             metrics.led_by(leader.map(NodeId));
         }

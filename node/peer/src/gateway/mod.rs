@@ -17,6 +17,7 @@ pub(crate) mod convert;
 pub(crate) mod door;
 pub(crate) mod error;
 pub(crate) mod examine;
+mod exposition;
 mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;

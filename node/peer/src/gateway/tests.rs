@@ -1,5 +1,6 @@
 //! The gRPC front door over a log that works at once, or fails as it is told.
 
+mod http;
 mod operate;
 mod preview;
 mod wait;
@@ -20,7 +21,8 @@ use atelier_proto::client::v1 as wire;
 use atelier_proto::client::v1::atelier_server::Atelier;
 use atelier_state::limits::UNFINISHED_BYTES_MAX;
 use atelier_state::{
-    ArtifactRef, Assign, Complete, Digest, FencingToken, NodeId, RegisterNode, Revoke, RevokeReason,
+    ArtifactRef, Assign, Complete, Digest, FencingToken, NodeId, RaiseFeatures, RegisterNode,
+    Revoke, RevokeReason,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -164,7 +166,7 @@ fn world() -> World {
         leader,
         clock,
         entropy,
-        metrics: Arc::new(Metrics::new()),
+        metrics: Arc::new(Metrics::new(std::path::Path::new("/"))),
         upkeep: Arc::new(NoUpkeep),
         examined: Examined { data: None, engine: None, model: Arc::default() },
         draining: draining_seen,
@@ -482,9 +484,10 @@ async fn members_are_added_promoted_and_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_are_replaced_demoted_and_given_the_lead() {
+async fn members_are_replaced_and_given_the_lead_and_the_trail_tells_of_it() {
     let world = world();
-    world.submit().await;
+    let raise = RaiseFeatures { level: 3 };
+    world.log.apply(&[Command::RaiseFeatures(raise)]);
     let add = |address: &str| Request::new(wire::AddMemberRequest { address: address.to_owned() });
     let second = world.gateway.add_member(add("http://127.0.0.1:9001")).await.expect("added");
     let second = second.into_inner().node;
@@ -498,7 +501,7 @@ async fn members_are_replaced_demoted_and_given_the_lead() {
     };
     let third = world.gateway.replace_member(Request::new(request)).await.expect("replaced");
     let third = third.into_inner();
-    assert_eq!((third.node, third.role()), (second + 1, wire::MemberRole::Voter));
+    assert!(third.node > second && third.role() == wire::MemberRole::Voter);
     let members = world.gateway.list_members(Request::new(wire::ListMembersRequest {})).await;
     let members = members.expect("told").into_inner().members;
     assert_eq!(members.iter().map(|one| one.node).collect::<Vec<_>>(), [1, third.node]);
@@ -506,6 +509,20 @@ async fn members_are_replaced_demoted_and_given_the_lead() {
     let transfer = Request::new(wire::TransferLeaderRequest { node: third.node });
     let led = world.gateway.transfer_leader(transfer).await.expect("handed over").into_inner();
     assert_eq!(led.leader, third.node);
+    let trail = world.gateway.trail(Request::new(wire::TrailRequest { limit: 0 })).await;
+    let trail = trail.expect("told").into_inner().records;
+    let acts: Vec<_> = trail.iter().rev().map(|record| &*record.act).collect();
+    let third = third.node;
+    let expected = [
+        "raise the feature level to 3".to_owned(),
+        format!("add node {second} at http://127.0.0.1:9001"),
+        format!("give node {second} a vote"),
+        format!("add node {third} at http://127.0.0.1:9002"),
+        format!("put node {third} into the place of node {second}"),
+        format!("remove node {second}"),
+        format!("hand the lead to node {third}"),
+    ];
+    assert_eq!(acts, expected);
 }
 
 #[tokio::test(start_paused = true)]

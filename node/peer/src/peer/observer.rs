@@ -42,6 +42,9 @@ impl Observer {
                 told = Some(reasons);
             }
             self.metrics.led_by(self.health.raft.borrow().leader);
+            if let Some(engine) = &self.health.engine {
+                self.metrics.engine_is(&engine.borrow());
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.health.changed() => {}

@@ -1,11 +1,11 @@
-//! The two listeners: gRPC for clients and peers, HTTP for probes.
+//! The two listeners: gRPC for clients and peers, HTTP for clients and probes.
 //!
 //! A world without sockets has none; it calls the gRPC services by their [`Routes`].
 
 use super::{StartError, Task};
 use crate::config::Config;
 use crate::gateway::Gateway;
-use crate::gateway::http::{self, Probes};
+use crate::gateway::http::{self, Front, Probes};
 use crate::peer_service::PeerService;
 use crate::raft::RaftService;
 use atelier_proto::DESCRIPTORS;
@@ -91,12 +91,13 @@ pub(super) fn start(
     services: Services,
 ) -> Result<(Servers, HealthReporter), StartError> {
     let Services { raft, peer, gateway, probes } = services;
+    let front = Front::new(gateway.clone(), probes);
     let (routes, reporter) = routes(raft, peer, gateway)?;
-    let open = listeners.map(|listeners| open(listeners, routes.clone(), probes));
+    let open = listeners.map(|listeners| open(listeners, routes.clone(), front));
     Ok((Servers { routes, sockets: open.transpose()? }, reporter))
 }
 
-fn open(listeners: Listeners, routes: Routes, probes: Probes) -> Result<Sockets, StartError> {
+fn open(listeners: Listeners, routes: Routes, front: Front) -> Result<Sockets, StartError> {
     let Listeners { grpc, http } = listeners;
     let local = |key, listener: &TcpListener| {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -105,7 +106,7 @@ fn open(listeners: Listeners, routes: Routes, probes: Probes) -> Result<Sockets,
     };
     let (grpc_address, http_address) = (local("listen.grpc", &grpc)?, local("listen.http", &http)?);
     let grpc = Task::spawn("gRPC server", |stop| serve_grpc(router(routes), grpc, stop));
-    let http = Task::spawn("HTTP server", |stop| serve_http(probes, http, stop));
+    let http = Task::spawn("HTTP server", |stop| serve_http(front, http, stop));
     Ok(Sockets { grpc_address, http_address, grpc, http })
 }
 
@@ -165,9 +166,10 @@ async fn serve_grpc(router: Router, listener: TcpListener, stop: CancellationTok
     }
 }
 
-async fn serve_http(probes: Probes, listener: TcpListener, stop: CancellationToken) {
-    let served = axum::serve(listener, http::router(probes))
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
+async fn serve_http(front: Front, listener: TcpListener, stop: CancellationToken) {
+    let service = http::router(front).into_make_service_with_connect_info::<SocketAddr>();
+    let served =
+        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let graceful = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;

@@ -359,6 +359,7 @@ fn bytes_of(command: &Command) -> usize {
             let texts = labels.chain(removed).map(|bytes| FRAME + bytes);
             texts.sum::<usize>() + bytes_of_author(&set.author)
         }
+        Command::NoteAct(note) => note.act.len() + bytes_of_author(&note.author),
         Command::Assign(_)
         | Command::Revoke(_)
         | Command::Expire(_)

@@ -15,9 +15,11 @@ impl State {
         index: LogIndex,
         allocate: &AllocateNode,
     ) -> Result<Reply, Refusal> {
-        let free = (1..=index.0).map(NodeId).find(|node| self.node(*node).is_none());
-        let free = free.filter(|_| mutants::is(Mutant::MemberIdReused));
-        let node = free.unwrap_or(NodeId(index.0));
+        let node = match mutants::is(Mutant::MemberIdReused) {
+            true => (1..=index.0).map(NodeId).find(|node| self.node(*node).is_none()),
+            false => None,
+        };
+        let node = node.unwrap_or(NodeId(index.0));
         if node.0 == 0 || self.node(node).is_some() {
             return Err(Refusal::Invalid(format!(
                 "node: expected an id that is free, got {node}, the index of this entry; try again"

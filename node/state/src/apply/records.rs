@@ -1,6 +1,6 @@
 //! What the cluster keeps beside jobs and nodes: settings, feature level, keys, marks.
 
-use crate::command::{ForgetKeys, RaiseFeatures, SetSettings};
+use crate::command::{ForgetKeys, NoteAct, RaiseFeatures, SetSettings};
 use crate::limits;
 use crate::mutants::{self, Mutant};
 use crate::reply::{LogIndex, Refusal, Reply};
@@ -46,6 +46,12 @@ impl State {
             self.note_act(TrailRecord { index, act, author: Author::default() });
         }
         Ok(Reply::Done)
+    }
+
+    pub(super) fn note(&mut self, index: LogIndex, note: &NoteAct) -> Reply {
+        let (act, author) = (note.act.clone(), note.author.clone());
+        self.note_act(TrailRecord { index, act, author });
+        Reply::Done
     }
 
     pub(super) fn mark(&mut self, index: LogIndex) -> Reply {

@@ -5,9 +5,9 @@
 
 use atelier_state::{
     AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Expire, Fail,
-    FencingToken, Forget, ForgetKeys, Job, JobId, LogIndex, Node, NodeId, Phase, RaiseFeatures,
-    Refusal, RegisterNode, Release, RemoveNode, Reply, Revoke, RevokeReason, SetNode, SetSettings,
-    SettingChange, SettingValue, State, Submit, TenantKey, audit,
+    FencingToken, Forget, ForgetKeys, Job, JobId, LogIndex, Node, NodeId, NoteAct, Phase,
+    RaiseFeatures, Refusal, RegisterNode, Release, RemoveNode, Reply, Revoke, RevokeReason,
+    SetNode, SetSettings, SettingChange, SettingValue, State, Submit, TenantKey, audit,
 };
 use std::fmt::Write;
 
@@ -174,6 +174,9 @@ impl<'a> Line<'a> {
                 level: self.0[1].parse().expect("a number"),
             }),
             "mark" => Command::Mark,
+            "note" => {
+                Command::NoteAct(NoteAct { act: self.text("act", ""), author: self.author() })
+            }
             "cancel" => Command::Cancel(Cancel {
                 job: self.job(1),
                 reason: self.text("reason", "unwanted"),

@@ -1,7 +1,7 @@
 //! Batches, retries, purges and settings at the front door.
 
 use super::*;
-use atelier_state::{Fail, RaiseFeatures, SetSettings, SettingChange, SettingValue};
+use atelier_state::{Fail, SetSettings, SettingChange, SettingValue};
 
 fn leveled() -> World {
     let world = world();

@@ -9,7 +9,7 @@ use atelier_proto::peer::v1 as pb;
 use atelier_proto::peer::v1::command::Command as Kind;
 use atelier_state::{
     AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Expire, Fail,
-    FencingToken, Forget, ForgetKeys, JobId, NodeId, RaiseFeatures, RegisterNode, Release,
+    FencingToken, Forget, ForgetKeys, JobId, NodeId, NoteAct, RaiseFeatures, RegisterNode, Release,
     RemoveNode, Revoke, RevokeReason, SetNode, SetSettings, Submit, TenantKey, limits,
 };
 use bytes::Bytes;
@@ -82,6 +82,10 @@ pub fn command_to_proto(command: &Command) -> pb::Command {
             Kind::RaiseFeatures(pb::RaiseFeatures { level: *level })
         }
         Command::Mark => Kind::Mark(pb::Mark {}),
+        Command::NoteAct(note) => Kind::NoteAct(pb::NoteAct {
+            act: note.act.clone(),
+            author: Some(author_to_proto(&note.author)),
+        }),
     };
     pb::Command { format: command.features(), command: Some(kind) }
 }
@@ -149,7 +153,7 @@ fn command_of(kind: Kind) -> Result<Command, DecodeError> {
     })
 }
 
-/// Decodes what came with feature level 2.
+/// Decodes what came with feature level 2 and later ones.
 fn later_from_proto(kind: Kind) -> Result<Command, DecodeError> {
     Ok(match kind {
         Kind::Release(release) => {
@@ -183,6 +187,9 @@ fn later_from_proto(kind: Kind) -> Result<Command, DecodeError> {
             Command::RaiseFeatures(RaiseFeatures { level })
         }
         Kind::Mark(pb::Mark {}) => Command::Mark,
+        Kind::NoteAct(note) => {
+            Command::NoteAct(NoteAct { act: note.act, author: author_from_proto(note.author) })
+        }
         _ => return Err(DecodeError::missing("command")),
     })
 }

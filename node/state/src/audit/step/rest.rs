@@ -176,7 +176,10 @@ impl Step<'_> {
         })?;
         let may_act = may_set
             || is_risen
-            || matches!(self.command, Command::SetNode(_) | Command::RemoveNode(_));
+            || matches!(
+                self.command,
+                Command::SetNode(_) | Command::RemoveNode(_) | Command::NoteAct(_)
+            );
         ensure(may_act || before.trail == after.trail, Invariant::S8, || {
             format!("the trail changed by {:?}", self.command)
         })
@@ -222,6 +225,10 @@ impl Step<'_> {
             }),
             Command::RaiseFeatures(raise) => after.features.0 >= raise.level,
             Command::Mark => after.marked == after.applied,
+            Command::NoteAct(note) => {
+                let last = after.trail().next_back();
+                is_noted && last.is_some_and(|it| it.act == note.act && it.author == note.author)
+            }
             _ => false,
         }
     }

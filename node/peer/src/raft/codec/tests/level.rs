@@ -1,13 +1,15 @@
-//! What came with feature level 2: golden bytes, round trips, and snapshots of both formats.
+//! What came with feature levels 2 and 3: golden bytes, round trips, and snapshots.
 
 use super::*;
 use atelier_state::{
-    Expire, ForgetKeys, RaiseFeatures, Release, SetNode, SetSettings, SettingChange, SettingValue,
-    TenantKey,
+    Expire, ForgetKeys, NoteAct, RaiseFeatures, Release, SetNode, SetSettings, SettingChange,
+    SettingValue, TenantKey,
 };
 
 /// The bytes of format 2.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/entry2.txt");
+/// Those of format 3.
+const GOLDEN_3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/entry3.txt");
 
 fn author() -> Author {
     Author { who: "ann".to_owned(), why: "disk fails".to_owned(), at_ms: 1_763_755_300_000 }
@@ -101,9 +103,22 @@ fn later() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// What came with level 3.
+fn third() -> Vec<(&'static str, Command)> {
+    let note = NoteAct { act: "give node 4 a vote".to_owned(), author: author() };
+    vec![
+        ("raise to 3", Command::RaiseFeatures(RaiseFeatures { level: 3 })),
+        ("note", Command::NoteAct(note)),
+    ]
+}
+
 fn state() -> (SnapshotMeta, State) {
+    state_after(&later())
+}
+
+fn state_after(commands: &[(&'static str, Command)]) -> (SnapshotMeta, State) {
     let mut state = State::new();
-    for ((_, command), index) in later().iter().zip(1..) {
+    for ((_, command), index) in commands.iter().zip(1..) {
         state.apply(LogIndex(index), command);
     }
     let last_membership = StoredMembership::new(Some(log_id(1, 1, 0)), membership());
@@ -124,6 +139,30 @@ fn bytes_of_format_2_are_those_of_the_golden_file() {
     let (meta, state) = state();
     line("snapshot", &snapshot_bytes(&meta, &state));
     check_golden(GOLDEN, &text);
+}
+
+#[test]
+fn bytes_of_format_3_are_those_of_the_golden_file() {
+    let mut text = String::new();
+    let mut line = |name: &str, bytes: &[u8]| {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "{name}: {hex}").expect("a string grows");
+    };
+    for (name, command) in third() {
+        let proto = command_to_proto(&command);
+        line(name, &proto.encode_to_vec());
+        assert_eq!(command_from_proto(proto), Ok(command), "{name}");
+    }
+    let (meta, state) = state_after(&[later(), third()].concat());
+    assert_eq!(
+        (state.features(), state.trail().next_back().map(|it| &*it.act)),
+        (3, Some("give node 4 a vote"))
+    );
+    let bytes = snapshot_bytes(&meta, &state);
+    line("snapshot", &bytes);
+    check_golden(GOLDEN_3, &text);
+    let (_, back) = decode_snapshot(&bytes).expect("decode");
+    assert_eq!((&back, back.digest()), (&state, state.digest()));
 }
 
 #[test]
@@ -159,7 +198,10 @@ fn format_that_does_not_fit_its_command_is_refused() {
             assert_eq!(command_from_proto(proto).expect_err(name).what, "command.format");
         }
     }
-    let raise = pb::RaiseFeatures { level: 3 };
+    let mut note = command_to_proto(&third()[1].1);
+    note.format = 2;
+    assert_eq!(command_from_proto(note).expect_err("an early note").what, "command.format");
+    let raise = pb::RaiseFeatures { level: 4 };
     let raise = pb::command::Command::RaiseFeatures(raise);
     let error = command_from_proto(pb::Command { format: 2, command: Some(raise) });
     assert_eq!(error.expect_err("a later level").what, "raise_features.level");

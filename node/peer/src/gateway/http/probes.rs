@@ -1,16 +1,17 @@
-//! HTTP: probes for orchestrators and load balancers, metrics for Prometheus.
+//! Probes for orchestrators and load balancers, metrics for Prometheus.
 //!
 //! A probe answers from what this process knows already; none asks a peer, draws a picture, or can
 //! be made slow by load.
 
-use super::health::Health;
-use super::metrics::{Metrics, Observed};
+use crate::gateway::exposition;
+use crate::gateway::health::Health;
+use crate::gateway::metrics::{Metrics, Observed};
 use crate::ports::Clock;
 use crate::tasks;
 use crate::view::View;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
@@ -18,10 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
-/// Every path there is; another one is answered with this list.
-const PATHS: [&str; 6] = ["/", "/health", "/livez", "/readyz", "/startupz", "/metrics"];
-/// What Prometheus asks for.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the handlers look at.
 #[derive(Clone)]
@@ -34,16 +31,14 @@ pub(crate) struct Probes {
     pub(crate) started: Arc<AtomicBool>,
 }
 
-/// Makes the router of all paths.
-pub(crate) fn router(probes: Probes) -> Router {
+/// Makes the router of the probes.
+pub(super) fn router(probes: Probes) -> Router {
     Router::new()
-        .route("/", get(readiness))
         .route("/health", get(health))
         .route("/livez", get(liveness))
         .route("/readyz", get(readiness))
         .route("/startupz", get(startup))
         .route("/metrics", get(metrics))
-        .fallback(unknown_path)
         .with_state(probes)
 }
 
@@ -77,7 +72,8 @@ async fn health(State(probes): State<Probes>) -> Response {
     answer(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-async fn metrics(State(probes): State<Probes>) -> Response {
+async fn metrics(State(probes): State<Probes>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let view = probes.view.borrow().clone();
     let raft = probes.health.raft.borrow().clone();
     let engine = probes.health.engine.as_ref().map(|engine| engine.borrow().clone());
@@ -88,17 +84,15 @@ async fn metrics(State(probes): State<Probes>) -> Response {
         probes.metrics.render(&Observed { state, raft, engine, ready, now_ms })
     });
     match rendered.await {
-        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Ok(text) => {
+            let (media_type, text) = exposition::negotiate(accept, text);
+            ([(header::CONTENT_TYPE, media_type)], text).into_response()
+        }
         Err(error) => {
             let body = json!({ "error": error.to_string() });
             answer(StatusCode::INTERNAL_SERVER_ERROR, &body)
         }
     }
-}
-
-async fn unknown_path(uri: Uri) -> Response {
-    let error = format!("no path {}; use one of paths", uri.path());
-    answer(StatusCode::NOT_FOUND, &json!({ "error": error, "paths": PATHS }))
 }
 
 fn ok_if(ok: bool) -> StatusCode {
@@ -138,7 +132,7 @@ mod tests {
         let probes = Probes {
             health,
             view: view_seen,
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(std::path::Path::new("/"))),
             clock: Arc::new(StillClock),
             started: Arc::default(),
         };
@@ -146,7 +140,8 @@ mod tests {
     }
 
     async fn get(world: &World, path: &str) -> (StatusCode, String) {
-        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let request = Request::get(path).header(header::ACCEPT, "application/openmetrics-text");
+        let request = request.body(Body::empty()).expect("a request");
         let response = router(world.probes.clone()).oneshot(request).await.expect("infallible");
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
@@ -160,7 +155,6 @@ mod tests {
             get(&world, "/health").await,
             (StatusCode::OK, r#"{"status":"healthy"}"#.into())
         );
-        assert_eq!(get(&world, "/").await.0, StatusCode::OK);
         let ready = r#"{"ready":true,"reasons":[]}"#.to_owned();
         assert_eq!(get(&world, "/readyz").await, (StatusCode::OK, ready));
     }
@@ -169,7 +163,7 @@ mod tests {
     async fn without_a_leader_it_is_alive_but_not_ready() {
         let world = world(None);
         assert_eq!(get(&world, "/livez").await.0, StatusCode::OK);
-        for path in ["/readyz", "/startupz", "/health", "/"] {
+        for path in ["/readyz", "/startupz", "/health"] {
             let (status, body) = get(&world, path).await;
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
             let body: Value = serde_json::from_str(&body).expect("json");
@@ -202,16 +196,7 @@ mod tests {
         let world = world(Some(1));
         let (status, text) = get(&world, "/metrics").await;
         assert_eq!(status, StatusCode::OK);
-        assert!(super::super::metrics::tests::families(&text).contains_key("atelier_jobs"));
+        assert!(crate::gateway::metrics::tests::families(&text).contains_key("atelier_jobs"));
         assert!(text.contains("\natelier_ready 1\n"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn another_path_is_told_which_there_are() {
-        let (status, body) = get(&world(Some(1)), "/sdapi/v1/txt2img?x=1").await;
-        assert_eq!(status, StatusCode::NOT_FOUND);
-        let body: Value = serde_json::from_str(&body).expect("json");
-        assert_eq!(body["error"], "no path /sdapi/v1/txt2img; use one of paths");
-        assert_eq!(body["paths"], json!(PATHS));
     }
 }

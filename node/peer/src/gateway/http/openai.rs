@@ -1,0 +1,300 @@
+//! `/v1`: what OpenAI's libraries speak, as far as pictures go.
+//!
+//! The libraries repeat a call that failed, with `x-stainless-retry-count` and no idempotency key.
+//! So each call gets a key of its caller, its body and the minute, and a repeat looks for the newest
+//! job with such a key, at any peer, and waits for that one instead of drawing twice.
+
+mod stream;
+
+use super::call::Call;
+use super::error::Problem;
+use super::fields::Fields;
+use super::infotext::{self, MODEL};
+use super::order::{Order, name_of};
+use super::{Front, api, ok, reply};
+use crate::gateway::DEADLINE_DEFAULT;
+use crate::gateway::convert::TENANT_DEFAULT;
+use atelier_proto::client::v1 as wire;
+use atelier_state::{Job, State as Replicated};
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// What the idempotency keys of these calls begin with.
+const KEY: &str = "openai:";
+/// Equal calls of one caller in one minute that a repeat can find again. Further ones are drawn as
+/// well; a repeat of one of them may draw twice.
+const SAME_MAX: u32 = 64;
+/// Minutes in which a repeat looks for its job: as long as the library waits for an answer.
+const MINUTES: u64 = 11;
+/// A job that ended longer ago is not what a repeated call asks for.
+const ENDED_MS: u64 = 120_000;
+/// Pictures of one call.
+const IMAGES_MAX: u32 = 10;
+/// Partial pictures of one call.
+const PARTIALS_MAX: u32 = 3;
+
+pub(super) fn router() -> Router<Front> {
+    Router::new()
+        .route("/v1/images/generations", post(generations))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{model}", get(model))
+}
+
+/// A call, read.
+struct Asked {
+    order: Order,
+    /// Addresses instead of bytes.
+    urls: bool,
+    is_async: bool,
+    streams: bool,
+    partials: u32,
+}
+
+/// What a call's pictures are sent as.
+#[derive(Clone)]
+struct Form {
+    urls: bool,
+    /// Where the client believes this peer to be.
+    base: String,
+    begun: std::time::Duration,
+}
+
+async fn generations(State(front): State<Front>, request: Request) -> Response {
+    match draw(&front, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.openai(),
+    }
+}
+
+async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
+    let begun = front.gateway.clock.now();
+    let (call, mut fields, body) = Call::fields(front, request).await?;
+    let mut asked = asked(&mut fields, &call)?;
+    fields.end()?;
+    if asked.order.key.is_none() && asked.order.seed.is_none() {
+        // Of equal calls side by side each has its own picture.
+        asked.order.seed = Some(front.chance());
+    }
+    let name = name_of(&call.caller, &body);
+    let retries = call.header("x-stainless-retry-count").and_then(|count| count.parse().ok());
+    let is_repeat = retries.unwrap_or(0_u32) > 0 && asked.order.key.is_none();
+    let known = if is_repeat { attach(front, &name).await } else { None };
+    let accepted = match known.clone() {
+        Some(known) => known,
+        None => submit(front, &call, &asked.order, &name).await?,
+    };
+    if asked.is_async {
+        return Ok(accepted_only(&accepted));
+    }
+    let form = Form { urls: asked.urls, base: call.base(), begun };
+    if asked.streams {
+        return stream::answer(front, call, &accepted, form, asked.partials).await;
+    }
+    let job = match front.wait(&accepted, true).await {
+        // The peer that had the first call gave it up a moment before this one took it over.
+        Err(problem) if known.is_some() && problem.code == "cancelled" => {
+            let again = submit(front, &call, &asked.order, &name).await?;
+            front.wait(&again, true).await?
+        }
+        other => other?,
+    };
+    finished(front, &job, &form).await
+}
+
+fn asked(fields: &mut Fields, call: &Call) -> Result<Asked, Problem> {
+    let prompt = fields.text("prompt");
+    if prompt.as_deref().is_none_or(|prompt| prompt.trim().is_empty()) {
+        let message = "prompt: expected a text, got nothing; say what to draw".to_owned();
+        fields.fault("prompt", message, "missing");
+    }
+    let images = fields.small("n").unwrap_or(1);
+    if !(1..=IMAGES_MAX).contains(&images) {
+        let message =
+            format!("n {images}: expected 1 to {IMAGES_MAX}; make several calls for more");
+        fields.fault("n", message, "value_error");
+    }
+    let partials = fields.small("partial_images").unwrap_or(0);
+    if partials > PARTIALS_MAX {
+        let message = format!("partial_images {partials}: expected 0 to {PARTIALS_MAX}");
+        fields.fault("partial_images", message, "value_error");
+    }
+    let (width, height) = size(fields);
+    one_of(fields, "response_format", &["b64_json", "url"]);
+    one_of(fields, "output_format", &["png", "webp", "jpeg"]);
+    one_of(fields, "background", &["auto", "opaque"]);
+    let steps = fields.small("num_inference_steps").or_else(|| fields.small("steps"));
+    let order = Order {
+        prompt: prompt.unwrap_or_default(),
+        width,
+        height,
+        steps: steps.unwrap_or(0),
+        seed: fields.seed("seed"),
+        images,
+        key: call.idempotency_key()?,
+        priority: fields.number("priority"),
+        deadline_s: fields.small("deadline_s").unwrap_or(0),
+        ..Order::default()
+    };
+    Ok(Asked {
+        order,
+        urls: fields.text("response_format").as_deref() == Some("url"),
+        is_async: fields.flag("async").unwrap_or(false),
+        streams: fields.flag("stream").unwrap_or(false),
+        partials,
+    })
+}
+
+fn one_of(fields: &mut Fields, name: &str, known: &[&str]) {
+    let Some(got) = fields.text(name) else { return };
+    if !known.contains(&got.as_str()) {
+        let message = format!("{name}: expected one of {}, got {got:?}", known.join(", "));
+        fields.fault(name, message, "value_error");
+    }
+}
+
+fn size(fields: &mut Fields) -> (u32, u32) {
+    let text = fields.text("size").unwrap_or_default();
+    if text.is_empty() || text == "auto" {
+        return (0, 0);
+    }
+    let sides = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    sides.unwrap_or_else(|| {
+        let message = format!("size: expected \"auto\" or such as \"512x512\", got {text:?}");
+        fields.fault("size", message, "value_error");
+        (0, 0)
+    })
+}
+
+/// Submits an order under the first key of this minute that is free.
+async fn submit(
+    front: &Front,
+    call: &Call,
+    order: &Order,
+    name: &str,
+) -> Result<wire::SubmitReply, Problem> {
+    if order.key.is_some() {
+        return front.submit(call, order.clone()).await;
+    }
+    let minute = front.gateway.clock.wall_ms() / 60_000;
+    let state = front.gateway.view().state;
+    let is_free = |n: &u32| state.key_owner(TENANT_DEFAULT, &key(name, minute, *n)).is_none();
+    let free: Vec<u32> = (0..SAME_MAX).filter(is_free).take(8).collect();
+    drop(state);
+    for n in free {
+        let order = Order { key: Some(key(name, minute, n)), ..order.clone() };
+        match front.submit(call, order).await {
+            // An equal call at another peer was faster.
+            Err(problem) if problem.code == "idempotency_conflict" => {}
+            other => return other,
+        }
+    }
+    front.submit(call, order.clone()).await
+}
+
+fn key(name: &str, minute: u64, n: u32) -> String {
+    format!("{KEY}{name}:{minute}:{n}")
+}
+
+/// The job of the call that this one repeats, where it goes on, or has just ended well.
+async fn attach(front: &Front, name: &str) -> Option<wire::SubmitReply> {
+    // What another peer accepted may not be known here yet.
+    if let Ok(last) = front.gateway.leader.last_index(DEADLINE_DEFAULT).await {
+        front.gateway.catch_up(last).await;
+    }
+    let now_ms = front.gateway.clock.wall_ms();
+    let state = front.gateway.view().state;
+    let job = newest(&state, name, now_ms)?;
+    tracing::debug!(job = %job.id(), "a repeated call takes over its job");
+    let (job_id, log_index) = (job.id().to_string(), job.accepted.0);
+    Some(wire::SubmitReply { job_id, duplicate: true, log_index })
+}
+
+fn newest<'a>(state: &'a Replicated, name: &str, now_ms: u64) -> Option<&'a Job> {
+    let minute = now_ms / 60_000;
+    let keys = (minute.saturating_sub(MINUTES)..=minute)
+        .rev()
+        .flat_map(|minute| (0..SAME_MAX).rev().map(move |n| key(name, minute, n)));
+    let mut jobs = keys.filter_map(|key| state.job(state.key_owner(TENANT_DEFAULT, &key)?));
+    jobs.find(|job| match job.phase {
+        atelier_state::Phase::Queued | atelier_state::Phase::Leased(_) => true,
+        atelier_state::Phase::Succeeded => now_ms.saturating_sub(job.finished_ms) <= ENDED_MS,
+        _ => false,
+    })
+}
+
+fn accepted_only(accepted: &wire::SubmitReply) -> Response {
+    let id = &accepted.job_id;
+    let body = json!({ "id": id, "object": "job", "url": format!("/api/v1/jobs/{id}") });
+    let mut response = reply(StatusCode::ACCEPTED, &body);
+    let id = HeaderValue::try_from(id).ok();
+    response.headers_mut().extend(id.map(|id| (HeaderName::from_static("x-job-id"), id)));
+    response
+}
+
+async fn finished(front: &Front, job: &wire::Job, form: &Form) -> Result<Response, Problem> {
+    let mut data = Vec::new();
+    let mut size = None;
+    for artifact in &job.artifacts {
+        if form.urls {
+            data.push(
+                json!({ "url": format!("{}/api/v1/artifacts/{}", form.base, artifact.digest) }),
+            );
+        } else {
+            let png = front.picture(&artifact.digest).await?;
+            size = size.or_else(|| size_of(&png));
+            data.push(json!({ "b64_json": STANDARD.encode(&png) }));
+        }
+    }
+    let created = job.submitted_ms / 1_000;
+    let body = json!({ "created": created, "data": data, "output_format": "png", "size": size });
+    let mut response = ok(&body);
+    tell(front, job, form, &mut response);
+    Ok(response)
+}
+
+fn size_of(png: &Bytes) -> Option<String> {
+    infotext::size_of(png).map(|(width, height)| format!("{width}x{height}"))
+}
+
+/// Says in the library's headers what came of the call.
+fn tell(front: &Front, job: &wire::Job, form: &Form, response: &mut Response) {
+    api::tell_job(front, job, response);
+    let took = front.gateway.clock.now().saturating_sub(form.begun).as_millis().to_string();
+    for (name, value) in [("x-request-id", &job.job_id), ("openai-processing-ms", &took)] {
+        let value = HeaderValue::try_from(value).ok();
+        response.headers_mut().extend(value.map(|value| (HeaderName::from_static(name), value)));
+    }
+}
+
+/// The names of what draws: the one for people, and the one with the hash of its files.
+fn names(front: &Front) -> Vec<String> {
+    let own = Some(front.model(0)).filter(|name| !name.is_empty());
+    std::iter::once(MODEL.to_owned()).chain(own).collect()
+}
+
+fn told(name: &str) -> Value {
+    json!({ "id": name, "object": "model", "created": 0, "owned_by": "atelier" })
+}
+
+async fn models(State(front): State<Front>) -> Response {
+    let data: Vec<Value> = names(&front).iter().map(|name| told(name)).collect();
+    ok(&json!({ "object": "list", "data": data }))
+}
+
+async fn model(State(front): State<Front>, Path(asked): Path<String>) -> Response {
+    let names = names(&front);
+    match names.iter().find(|name| **name == asked) {
+        Some(name) => ok(&told(name)),
+        None => {
+            let text = format!("no model {asked:?}; there is {}", names.join(" and "));
+            Problem::not_found(text).openai()
+        }
+    }
+}
