@@ -25,8 +25,9 @@ pub const CORE: [&str; 45] = [
 
 /// What the cluster rig must reach.
 #[rustfmt::skip]
-pub const CLUSTER: [&str; 30] = [
+pub const CLUSTER: [&str; 34] = [
     "fault bridge", "fault clock skew", "fault crash", "fault disk failure", "fault isolated peer",
+    "fault corrupted write", "fault lost write", "fault misdirected write", "fault torn write",
     "fault one-way partition", "fault pause", "fault power cut", "fault slow disk", "fault slow links",
     "operator add", "operator demote", "operator drain", "operator promote", "operator remove",
     "operator replace", "operator resume", "operator transfer",

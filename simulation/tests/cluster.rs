@@ -1,6 +1,7 @@
 //! The cluster rig: whole peers in virtual time, the same for the same seed, and no false alarm.
 
-use atelier_simulation::cluster::{Plan, Plant, Run, run, run_with};
+use atelier_simulation::cluster::{Event, Fault, FaultKind, Plan, Plant, Run, run, run_with};
+use atelier_simulation::world::Damage;
 use std::collections::BTreeMap;
 
 const SEEDS: u64 = 12;
@@ -26,7 +27,7 @@ fn seeds_hold_and_reach_every_kind_of_fault() {
         assert_eq!(run.tally.unknown, 0, "seed {seed}: the search decides histories of this size");
     }
     assert!(operations > 80 * SEEDS, "{operations} operations were judged");
-    assert_eq!(faults.len(), 10, "{faults:?}");
+    assert!(faults.len() >= 11, "{faults:?}");
     assert!(accepted > 10 * SEEDS && entries > accepted, "{accepted} jobs, {entries} entries");
 }
 
@@ -45,6 +46,41 @@ fn found(plant: Plant, among: std::ops::RangeInclusive<u64>) -> &'static str {
         .find_map(broken)
         .unwrap_or_else(|| panic!("{plant:?} was not found by any of the seeds {among:?}"));
     property
+}
+
+/// A plan without faults but for this one, under a load that makes entries all the while.
+fn calm(seed: u64, fault: Fault) -> Plan {
+    let mut plan = Plan { faults: vec![fault], acts: Vec::new(), ..Plan::of(seed) };
+    plan.shape.snapshot_entries = 10_000;
+    plan
+}
+
+#[test]
+fn an_older_copy_of_a_disk_is_found_out_while_the_same_leader_leads() {
+    let mut found_out = 0;
+    for seed in 1..=6 {
+        for peer in 1..=3 {
+            let kind = FaultKind::OldDisk { peer };
+            let run = run(&calm(seed, Fault { at_ms: 4_000, for_ms: 8_000, kind }));
+            assert_eq!(run.violation, None, "seed {seed}, peer {peer}");
+            let tells = |event: &Event| matches!(event, Event::Fault { text, .. } if text.contains("found out"));
+            found_out += run.events.iter().filter(|(_, event)| tells(event)).count();
+        }
+    }
+    // A leader's copy, or one as new as the disk, is none that anybody could tell.
+    println!("{found_out} of 18 older copies were found out");
+    assert!(found_out >= 6, "{found_out}");
+}
+
+#[test]
+fn an_entry_that_was_written_wrong_is_found_out_however_it_was() {
+    for how in Damage::ALL {
+        for seed in 1..=3 {
+            let kind = FaultKind::Damage { peer: 1 + seed % 3, how };
+            let run = run(&calm(seed, Fault { at_ms: 9_000, for_ms: 2_000, kind }));
+            assert_eq!(run.violation, None, "seed {seed}, {how:?}");
+        }
+    }
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn other_log(glances: &mut Vec<Glance>) -> bool {
             changes.push(Glance::Synced { peer, changes: vec![Change::Entry(spare.clone())] });
         }
     }
-    let id = LogId { index, leader: LeaderId { term: 0, node: 7 } };
+    let id = LogId { index, leader: LeaderId { node: 7, ..spare.id.leader } };
     let other = Entry { id, digest: "another".to_owned(), members: None };
     changes.push(Glance::Synced { peer: leader.node, changes: vec![Change::Entry(other)] });
     // It mends its log at once, so nothing but the moment of its election is wrong.

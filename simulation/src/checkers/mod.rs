@@ -148,10 +148,11 @@ pub fn judge_operations(
     sight: linear::Sight,
 ) -> Result<linear::Tally, Violation> {
     let broken = |property| move |detail| Violation { property, detail, record: 0 };
-    identity::check(history).map_err(broken("identity"))?;
     watches::check(history).map_err(broken("watches"))?;
     sessions::check(history).map_err(broken("sessions"))?;
-    linear::judge(history, sight)
+    let tally = linear::judge(history, sight)?;
+    identity::check(history).map_err(broken("identity"))?;
+    Ok(tally)
 }
 
 fn ensure(holds: bool, detail: impl FnOnce() -> String) -> Result<(), String> {

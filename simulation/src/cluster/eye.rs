@@ -44,6 +44,22 @@ impl Onlooker {
         }
     }
 
+    /// Up to where a machine's log is in its snapshot.
+    pub(crate) fn purged(&self, machine: u64) -> u64 {
+        let node = self.node_of(machine);
+        self.looking().eye.purged(node)
+    }
+
+    /// Notes something for people.
+    pub(crate) fn tell(&self, event: Event) {
+        self.chronicle.note(event);
+    }
+
+    /// Notes a property that is broken and that no glance shows.
+    pub(crate) fn accuse(&self, property: &'static str, detail: String) {
+        self.looking().broken.get_or_insert((property, detail));
+    }
+
     /// Looks at what a machine's disk makes durable.
     pub(crate) fn watch_disk(&self, host: &Host) {
         let (onlooker, machine) = (self.clone(), host.id);

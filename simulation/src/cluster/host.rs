@@ -18,6 +18,7 @@ use futures_util::FutureExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// The cluster's name.
 const CLUSTER: &str = "simulated";
@@ -125,6 +126,19 @@ impl Host {
                 *process = None;
             }
         }
+    }
+
+    /// Tries whether a process starts from the disk as it is, while the machine is kept down; kills it where it
+    /// does.
+    pub(crate) async fn starts_within(&self, until: Instant) -> bool {
+        let life = 1 + self.lives.fetch_add(1, Ordering::SeqCst);
+        let group = Group::new(self.shape.seed ^ (self.id << 40) ^ life);
+        let (config, outside) = (self.config(), self.outside(life));
+        let starting = group.spawn(async move { Peer::start(&config, outside, None).await });
+        let started = timeout_at(until, starting).await;
+        group.kill();
+        self.disk.crash();
+        matches!(started, Ok(Ok(Ok(_))))
     }
 
     /// Kills the process and loses what the disk had not synced.

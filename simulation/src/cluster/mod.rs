@@ -22,6 +22,7 @@ mod deeds;
 mod diary;
 mod engine;
 mod eye;
+mod harm;
 mod host;
 mod network;
 mod operator;

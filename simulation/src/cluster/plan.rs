@@ -3,7 +3,7 @@
 //! As in the core rig a run takes the plan and nothing else; its seed decides latencies alone.
 
 use super::deeds::{self, Deed};
-use crate::world::Rng;
+use crate::world::{Damage, Rng};
 use serde::{Deserialize, Serialize};
 
 /// A whole run as data.
@@ -219,6 +219,20 @@ pub enum FaultKind {
         /// Whose.
         peer: u64,
     },
+    /// A peer loses its power, and an entry of its log was written wrong. It must not start from that; the disk is
+    /// mended at the end.
+    Damage {
+        /// Whose.
+        peer: u64,
+        /// How.
+        how: Damage,
+    },
+    /// At the end a peer has the disk that it had at the beginning, until it is found out. In plans that are written
+    /// by hand alone: who was acknowledged what by such a peer depends on who leads.
+    OldDisk {
+        /// Whose.
+        peer: u64,
+    },
     /// A peer's wall clock is wrong.
     Skew {
         /// Whose.
@@ -241,6 +255,8 @@ impl FaultKind {
             FaultKind::SlowLinks { .. } => "slow links",
             FaultKind::SlowDisk { .. } => "slow disk",
             FaultKind::DiskFailure { .. } => "disk failure",
+            FaultKind::Damage { how, .. } => how.name(),
+            FaultKind::OldDisk { .. } => "older copy of a disk",
             FaultKind::Skew { .. } => "clock skew",
         }
     }
@@ -279,7 +295,9 @@ impl Plan {
             })
             .collect();
         wishes.sort_by_key(|wish| wish.at_ms);
-        let faults = faults(rng, &shape);
+        let mut faults = faults(rng, &shape);
+        faults.extend(damage(&mut Rng::of(seed, "cluster damage"), &shape));
+        faults.sort_by_key(|fault| fault.at_ms);
         let deeds = deeds::draw(&shape, wishes.len() as u64);
         let acts = acts(&mut Rng::of(seed, "cluster operator"), &shape);
         Plan { shape, wishes, deeds, faults, acts }
@@ -302,6 +320,18 @@ fn faults(rng: &mut Rng, shape: &Shape) -> Vec<Fault> {
     }
     drawn.sort_by_key(|fault| fault.at_ms);
     drawn
+}
+
+/// Draws writes that went wrong; in most of the runs none.
+fn damage(rng: &mut Rng, shape: &Shape) -> Option<Fault> {
+    if !rng.chance(30) {
+        return None;
+    }
+    let (peer, how) = (rng.between(1..=shape.peers), *rng.pick(&Damage::ALL));
+    let latest = shape.heal_ms - 1_000;
+    let for_ms = rng.between(500..=6_000).min(latest - 2_000);
+    let at_ms = rng.between(2_000..=latest - for_ms);
+    Some(Fault { at_ms, for_ms, kind: FaultKind::Damage { peer, how } })
 }
 
 /// Draws what the operator does; in half of the runs nothing.

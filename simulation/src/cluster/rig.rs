@@ -7,6 +7,7 @@ use super::deeds;
 use super::diary::Diary;
 use super::engine::picture;
 use super::eye::Onlooker;
+use super::harm;
 use super::host::{Host, address};
 use super::network::Network;
 use super::operator::{self, Desk};
@@ -101,7 +102,8 @@ impl Rig {
         deeds::play(&self.plan, &self.network, &self.hosts, &self.diary, self.origin);
         operator::play(&self.plan, &self.network, &self.hosts, &self.desk, self.origin);
         for fault in self.plan.faults.clone() {
-            tokio::spawn(befall(fault, self.hosts.clone(), self.network.clone(), self.origin));
+            let around = (self.network.clone(), self.onlooker.clone());
+            tokio::spawn(befall(fault, self.hosts.clone(), around, self.origin));
         }
         let healed = self.origin + Duration::from_millis(self.plan.shape.heal_ms);
         // Each act has its time, so this ends.
@@ -298,7 +300,12 @@ fn ulid_bytes(number: u64) -> [u8; 16] {
 }
 
 /// Lets a fault begin, last and end.
-async fn befall(fault: Fault, hosts: Vec<Arc<Host>>, network: Network, origin: Instant) {
+async fn befall(
+    fault: Fault,
+    hosts: Vec<Arc<Host>>,
+    (network, onlooker): (Network, Onlooker),
+    origin: Instant,
+) {
     let at = origin + Duration::from_millis(fault.at_ms);
     let until = at + Duration::from_millis(fault.for_ms);
     let host = |id: u64| hosts[usize::try_from(id - 1).expect("a peer of the plan")].clone();
@@ -327,6 +334,8 @@ async fn befall(fault: Fault, hosts: Vec<Arc<Host>>, network: Network, origin: I
             host(peer).crash();
             host(peer).start().await;
         }
+        FaultKind::Damage { peer, how } => harm::damage(&host(peer), how, until, &onlooker).await,
+        FaultKind::OldDisk { peer } => harm::resurrect(&host(peer), until, &onlooker).await,
         FaultKind::SlowDisk { peer, by_ms } => {
             host(peer).disk.slow(by_ms);
             sleep_until(until).await;

@@ -6,6 +6,7 @@
 
 mod agenda;
 mod clock;
+mod damage;
 mod engine;
 mod entropy;
 mod rng;
@@ -13,6 +14,7 @@ mod store;
 
 pub use agenda::Agenda;
 pub use clock::SimulatedClock;
+pub use damage::{Damage, Image};
 pub use engine::{Course, Drawing, Nature, drawn, ends};
 pub use entropy::SimulatedEntropy;
 pub use rng::Rng;

@@ -6,7 +6,7 @@
 //! disk was told to lie; a crash keeps some of the batches between, always from the oldest on,
 //! which the seed decides.
 
-use super::Rng;
+use super::{Damage, Image, Rng};
 use atelier_peer::ports::{Batch, Store, StoreError, Tree};
 use atelier_state::mutants::{self, Mutant};
 use bytes::Bytes;
@@ -97,6 +97,31 @@ impl SimulatedDisk {
             let images = disk.images(tree);
             images.seen = images.durable.clone();
         }
+    }
+
+    /// Copies what would survive a crash.
+    pub fn image(&self) -> Image {
+        let disk = lock(&self.disk);
+        Image(disk.trees.iter().map(|(tree, images)| (*tree, images.durable.clone())).collect())
+    }
+
+    /// Puts a copy into the place of what is there. Whoever has the disk open has lost it.
+    pub fn put_back(&self, image: &Image) {
+        let disk = &mut *lock(&self.disk);
+        disk.crashes += 1;
+        for (tree, durable) in &image.0 {
+            let (seen, durable, pending) = (durable.clone(), durable.clone(), Vec::new());
+            *disk.images(*tree) = Images { seen, durable, pending };
+        }
+    }
+
+    /// Spoils an entry of the log above an index, after a crash; says whether there was one to spoil.
+    pub fn damage(&self, damage: Damage, above: u64) -> bool {
+        let disk = &mut *lock(&self.disk);
+        let log = disk.trees.get_mut(&Tree::Log).expect("every tree has its images");
+        let is_done = damage.befall(&mut log.durable, above, &mut disk.rng);
+        log.seen = log.durable.clone();
+        is_done
     }
 
     /// Makes writes fail from now on. It is unknown whether the first that fails survives a crash.

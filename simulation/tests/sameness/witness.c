@@ -1,5 +1,6 @@
 /* Counts how often a process asks the system for entropy or for the time, by every way that leads past the ports:
-   libc's functions, and the raw system call that some libraries use. Told at the end, into the file WITNESS. */
+   libc's functions, and the raw system call that some libraries use. Told at the end, into the file WITNESS. With
+   HURRY in the environment clocks run three times as fast, from another day on. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdarg.h>
@@ -11,6 +12,12 @@
 #include <time.h>
 
 static unsigned long entropy, clocks;
+
+static int hurries(void) {
+    static int known = -1;
+    if (known < 0) known = getenv("HURRY") != NULL;
+    return known;
+}
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
@@ -32,7 +39,9 @@ int clock_gettime(clockid_t clock, struct timespec *at) {
     static int (*next)(clockid_t, struct timespec *);
     if (!next) next = real("clock_gettime");
     __sync_fetch_and_add(&clocks, 1);
-    return next(clock, at);
+    int failed = next(clock, at);
+    if (!failed && hurries()) at->tv_sec = 3 * at->tv_sec + 1000000;
+    return failed;
 }
 
 int gettimeofday(struct timeval *restrict at, void *restrict zone) {

@@ -58,3 +58,27 @@ impl LogMatching {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Eye, LeaderId};
+    use super::*;
+
+    fn written(index: u64, term: u64) -> Change {
+        let id = LogId { index, leader: LeaderId { term, node: 1 } };
+        Change::Entry(Entry { id, digest: format!("{term} {index}"), members: None })
+    }
+
+    #[test]
+    fn leaders_that_go_down_along_a_log_are_found_and_entries_that_are_replaced_are_fine() {
+        let judged = |changes: &[Change]| {
+            Eye::judge(&[Glance::Synced { peer: 1, changes: changes.to_vec() }])
+        };
+        let log = [written(1, 1), written(2, 1), written(3, 1)];
+        assert_eq!(judged(&log), Ok(()));
+        let replaced = [&log[..], &[Change::Removed(3), written(2, 2), written(3, 2)]].concat();
+        assert_eq!(judged(&replaced), Ok(()));
+        let left = [&log[..], &[written(2, 2)]].concat();
+        assert_eq!(judged(&left).map_err(|(property, _)| property), Err("log matching"));
+    }
+}

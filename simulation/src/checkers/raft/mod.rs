@@ -187,6 +187,12 @@ impl Eye {
         glances.iter().try_for_each(|glance| eye.see(glance))
     }
 
+    /// Up to which index a peer's log is in its snapshot.
+    pub fn purged(&self, peer: u64) -> u64 {
+        let disk = self.cluster.disk(peer);
+        disk.and_then(|disk| disk.purged).map_or(0, |purged| purged.index)
+    }
+
     /// Returns the highest index that anybody knew as committed.
     pub fn committed(&self) -> u64 {
         self.cluster.committed()
