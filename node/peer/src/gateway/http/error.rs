@@ -103,7 +103,13 @@ impl Problem {
     /// As stable-diffusion-webui answers: FastAPI's shapes.
     pub(super) fn sdapi(&self) -> Response {
         if self.status == StatusCode::BAD_REQUEST {
-            let detail = |fault: &Fault| json!({ "loc": ["body", fault.field], "msg": fault.message, "type": fault.kind });
+            let detail = |fault: &Fault| {
+                json!({
+                    "loc": ["body", fault.field],
+                    "msg": fault.message,
+                    "type": fault.kind,
+                })
+            };
             let mut details: Vec<Value> = self.faults.iter().map(detail).collect();
             if details.is_empty() {
                 details

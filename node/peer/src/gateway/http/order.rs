@@ -5,7 +5,7 @@
 //! lost their connection repeat the call at once, the job is given a moment first.
 
 use super::Front;
-use super::call::{Call, digits};
+use super::call::Call;
 use super::error::Problem;
 use crate::gateway::Gateway;
 use crate::tasks;
@@ -97,18 +97,12 @@ impl Front {
 
     fn seed(&self, order: &Order) -> u64 {
         let name = order.key.as_deref().filter(|key| !key.is_empty()).unwrap_or(&order.job_id);
+        let mut bytes = [0; 8];
         if name.is_empty() {
-            return self.chance();
+            self.gateway.entropy.fill(&mut bytes);
+        } else {
+            bytes.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..8]);
         }
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..8]);
-        u64::from_be_bytes(bytes) % SEEDS
-    }
-
-    /// A seed by chance.
-    pub(super) fn chance(&self) -> u64 {
-        let mut bytes = [0; 8];
-        self.gateway.entropy.fill(&mut bytes);
         u64::from_be_bytes(bytes) % SEEDS
     }
 
@@ -292,9 +286,4 @@ impl Drop for Holder {
             }
         });
     }
-}
-
-/// The name of a body for its caller.
-pub(super) fn name_of(caller: &str, body: &[u8]) -> String {
-    format!("{caller}:{}", digits(body))
 }

@@ -116,6 +116,16 @@ async fn a_client_that_leaves_takes_its_job_along_and_one_that_comes_back_finds_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_a_proxy_sends_twice_is_one_job() {
+    let door = door();
+    for (id, jobs) in [("r1", 1), ("r1", 1), ("r2", 2)] {
+        let call = with(post(DRAW, &json!({ "prompt": "a cat" })), "x-request-id", id);
+        let told = door.drawn(call).await;
+        assert_eq!((told.status, door.jobs()), (StatusCode::OK, jobs), "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_leaves_sends_its_callers_elsewhere_and_cancels_nothing() {
     let door = door();
     let leave = async {
