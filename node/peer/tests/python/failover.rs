@@ -22,9 +22,22 @@ const SOON: Duration = Duration::from_secs(90);
 /// A process that ends with the test.
 struct Process(Child);
 
+/// The same of nginx, which ends its workers when it is asked to end, and not when it is killed.
+struct Nginx(Child);
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let pid = self.0.id().try_into().ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
         let _ = self.0.wait();
     }
 }
@@ -88,7 +101,7 @@ fn leader(http: &[u16]) -> usize {
     number - 1
 }
 
-fn nginx(directory: &Path, http: &[u16], front: u16) -> Option<Process> {
+fn nginx(directory: &Path, http: &[u16], front: u16) -> Option<Nginx> {
     let places = ["nginx", "/usr/sbin/nginx"].map(PathBuf::from);
     let runs = |nginx: &&PathBuf| Command::new(nginx).arg("-v").output().is_ok();
     let nginx = places.iter().find(runs)?;
@@ -100,8 +113,9 @@ fn nginx(directory: &Path, http: &[u16], front: u16) -> Option<Process> {
     text = text.replace("/tmp/", &format!("{}/", directory.display()));
     let conf = directory.join("nginx.conf");
     std::fs::write(&conf, text).unwrap();
-    let child = Command::new(nginx).arg("-c").arg(&conf).stderr(Stdio::null()).spawn().unwrap();
-    Some(Process(child))
+    let mut command = Command::new(nginx);
+    command.arg("-c").arg(&conf).stdout(Stdio::null()).stderr(Stdio::null());
+    Some(Nginx(command.spawn().unwrap()))
 }
 
 #[test]

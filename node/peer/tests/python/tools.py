@@ -185,7 +185,7 @@ def curl(base):
 
 def left(base):
     """A client that leaves takes its job along."""
-    order = json.dumps({"prompt": "a slow cat", "seed": 9})
+    order = json.dumps({"prompt": "a slow cat", "seed": 9, "n_iter": 16})
     command = ["curl", "--silent", "--max-time", "0.5", f"{base}/sdapi/v1/txt2img", "--json", order]
     assert subprocess.run(command, check=False).returncode == 28, "it gave up"
     until = time.monotonic() + 30

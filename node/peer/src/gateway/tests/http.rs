@@ -41,7 +41,11 @@ impl Told {
 }
 
 fn door() -> Door {
-    let World { log, board, draining, gateway } = world();
+    door_of(world())
+}
+
+fn door_of(world: World) -> Door {
+    let World { log, board, draining, gateway } = world;
     let gateway = Arc::new(gateway);
     let health = Health { raft: log.status(), engine: None, draining: gateway.draining.clone() };
     let probes = Probes {
