@@ -305,7 +305,7 @@ async fn http_call(one: &Running, path: &str, body: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_calls_are_held_over_the_leaders_death() {
+async fn http_calls_are_held_while_the_leader_leaves() {
     let data = TempDir::new().expect("a directory");
     let mut running = cluster(&data, 3).await;
     let gone = running.remove(leader(&running));
@@ -316,13 +316,13 @@ async fn http_calls_are_held_over_the_leaders_death() {
         async move { http_call(one, paths[at as usize / 2 % 2], &body).await }
     };
     let calls = futures_util::future::join_all((0..12).map(call));
-    let dies = async {
+    let leaves = async {
         let mut view = running[0].peer.raft().view();
         let drawn = view.wait_for(|view| view.state.leased_count() > 0).await;
         drop(drawn.expect("the peer lives"));
-        drop(gone);
+        stop(gone).await;
     };
-    let (told, ()) = tokio::time::timeout(SOON, async { tokio::join!(calls, dies) })
+    let (told, ()) = tokio::time::timeout(SOON, async { tokio::join!(calls, leaves) })
         .await
         .expect("every call is answered");
     for text in told {

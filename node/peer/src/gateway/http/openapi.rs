@@ -134,7 +134,7 @@ fn operation((method, path, tag, summary, body, answer): &Route) -> Value {
         })
     };
     let mut parameters: Vec<Value> = names.map(parameter).collect();
-    if *method == "post" && *path != "/sdapi/v1/txt2img" && *body != "" {
+    if *method == "post" && *path != "/sdapi/v1/txt2img" && !body.is_empty() {
         let schema = json!({ "type": "string", "maxLength": 128 });
         parameters.push(json!({ "name": "Idempotency-Key", "in": "header", "schema": schema }));
     }
