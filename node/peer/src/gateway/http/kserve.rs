@@ -184,7 +184,7 @@ async fn draw(
         fields.fault("inputs", message.to_owned(), "missing");
     }
     fields.end()?;
-    let accepted = front.submit(&call, order).await?;
+    let accepted = front.submit_held(&call, order).await?;
     let job = front.wait(&accepted, true).await?;
     let pictures = front.pictures(&job).await?;
     let head = json!({ "model_name": model, "model_version": version_of(front), "id": id });

@@ -79,7 +79,13 @@ async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
         let unique = unique.clone().unwrap_or_else(|| front.gateway.new_job_id().to_string());
         asked.order.key.clone().unwrap_or_else(|| format!("{keys}{unique}"))
     };
-    let submit = || front.submit(&call, Order { key: Some(new_key()), ..asked.order.clone() });
+    let submit = async || {
+        let order = Order { key: Some(new_key()), ..asked.order.clone() };
+        match asked.is_async {
+            true => front.submit(&call, order).await,
+            false => front.submit_held(&call, order).await,
+        }
+    };
     let retries = call.header("x-stainless-retry-count").and_then(|count| count.parse().ok());
     let is_repeat = retries.unwrap_or(0_u32) > 0 && asked.order.key.is_none();
     let known = if is_repeat { attach(front, keys.clone()).await? } else { None };

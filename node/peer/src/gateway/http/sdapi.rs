@@ -88,7 +88,7 @@ async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
     let mut asked = asked(front, &mut fields);
     asked.order.key = Some(key(front, &call, &mut fields, &body));
     fields.end()?;
-    let accepted = front.submit(&call, asked.order.clone()).await?;
+    let accepted = front.submit_held(&call, asked.order.clone()).await?;
     let job = front.wait(&accepted, true).await?;
     let pictures = front.pictures(&job).await?;
     let body = answer(front, &job, &asked, &pictures, echo);

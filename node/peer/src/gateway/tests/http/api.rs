@@ -186,6 +186,7 @@ async fn a_full_queue_is_told_with_when_to_come_back() {
     let door = door_of(world);
     let told = door.post(JOBS, &json!({ "prompt": "a cat" })).await;
     assert_eq!((told.status, told.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "5"));
+    assert_eq!(told.header("ratelimit"), "\"queue\";r=0;t=5");
     assert_eq!(told.json()["error"]["code"], "full");
 }
 
