@@ -56,7 +56,7 @@ pub struct Config {
 /// Where a peer listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// HTTP: probes and metrics.
+    /// HTTP: clients, the page, probes and metrics.
     pub http: SocketAddr,
     /// gRPC: clients and peers.
     pub grpc: SocketAddr,

@@ -6,7 +6,7 @@
 //!      ├─► RaftNode ─► view, status ──┬─► supervisor ───┬─► proposer ─► log, here or at the leader
 //!      │                              ├─► gateway ──────┘
 //!      │                              └─► leader loops ───► log, while this peer leads
-//!      └─► listeners: gRPC (Raft, Peer, Atelier, health, reflection), HTTP (probes, metrics)
+//!      └─► listeners: gRPC (Raft, Peer, Atelier, health, reflection), HTTP (dialects, page, probes)
 //! ```
 //!
 //! Owns every task: it starts them in order of need and ends them in the opposite order. It must

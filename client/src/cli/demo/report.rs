@@ -75,6 +75,9 @@ impl Report {
         line(text, &format!("  {atelier} generate \"蓝色背景上的猫\" -o cat.png --seed 7"));
         line(text, &format!("  {atelier} status"));
         line(text, &format!("  {atelier} job list"));
+        if let Some(node) = layout.nodes.first() {
+            line(text, &format!("or open http://127.0.0.1:{}/ in a browser", node.http_port));
+        }
         if stays {
             line(text, "\nKill a peer while it draws: the same picture comes all the same.");
             for (node, pid) in peers.pids() {

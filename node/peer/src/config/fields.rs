@@ -165,7 +165,7 @@ pub(super) const FIELDS: &[Field] = &[
         socket,
         SocketAddr::to_string,
         listen.http,
-        "HTTP: probes and metrics. Loopback by default, since nothing asks for a password;\n\
+        "HTTP: clients, the page, probes and metrics. Loopback by default, since nothing asks for a password;\n\
          0.0.0.0:7860 opens it to the network."
     ),
     text!(

@@ -85,7 +85,9 @@ pub(crate) fn bytes_full(bytes: u64, bytes_max: u64) -> Status {
     let text = format!(
         "the unfinished jobs take {bytes} bytes, and the bound is {bytes_max}; try again later"
     );
-    status(Code::ResourceExhausted, text, None, Some(RETRY_FULL_S))
+    let mut status = status(Code::ResourceExhausted, text, None, Some(RETRY_FULL_S));
+    status.metadata_mut().insert(BOUND_KEY, MetadataValue::from_static("queue"));
+    status
 }
 
 /// Why a command did not get into the log, as far as is known. `what` names the thing to ask for

@@ -1,4 +1,4 @@
-//! The front doors of a peer: gRPC for clients, HTTP for probes and metrics.
+//! The front doors of a peer: gRPC and HTTP for clients, HTTP for probes and metrics.
 //!
 //! ```text
 //!   client ─ gRPC ─► grpc ─► convert ─► proposer ─► log          facts go in
@@ -6,7 +6,7 @@
 //!                      ◄── watch ◄── view ◄───────────┘          facts come out
 //!                            ▲
 //!                            └────── progress of the lease's worker (round the log)
-//!   probe ─ HTTP ─► http ─► health, metrics
+//!   client ─ HTTP ─► http ─► the same calls; probe ─► http/probes ─► health, metrics
 //! ```
 //!
 //! Owns what a client may ask and how it is told no. It must not decide anything that the state or

@@ -289,3 +289,48 @@ async fn an_address_that_is_taken_is_told_with_its_setting() {
     let error = Listeners::bind(&config).await.err().expect("it is taken").to_string();
     assert!(error.contains("(listen.grpc)"), "{error}");
 }
+
+/// Sends a call over HTTP, and answers with all that came.
+async fn http_call(one: &Running, path: &str, body: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = one.peer.http_address().expect("it listens");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let length = body.len();
+    let head = "HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json";
+    let call = format!("POST {path} {head}\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(call.as_bytes()).await.expect("it takes the call");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("it answers");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_calls_are_held_while_the_leader_leaves() {
+    let data = TempDir::new().expect("a directory");
+    let mut running = cluster(&data, 3).await;
+    let gone = running.remove(leader(&running));
+    let paths = ["/v1/images/generations", "/sdapi/v1/txt2img"];
+    let call = |at: u64| {
+        let one = &running[at as usize % 2];
+        let body = format!("{{\"prompt\": \"a cat\", \"seed\": {at}}}");
+        async move { http_call(one, paths[at as usize / 2 % 2], &body).await }
+    };
+    let calls = futures_util::future::join_all((0..12).map(call));
+    let leaves = async {
+        let mut view = running[0].peer.raft().view();
+        let drawn = view.wait_for(|view| view.state.leased_count() > 0).await;
+        drop(drawn.expect("the peer lives"));
+        stop(gone).await;
+    };
+    let (told, ()) = tokio::time::timeout(SOON, async { tokio::join!(calls, leaves) })
+        .await
+        .expect("every call is answered");
+    for text in told {
+        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text:.400}");
+    }
+    let jobs = running[0].peer.raft().view().borrow().state.jobs_count();
+    assert_eq!(jobs, 12, "none was drawn twice");
+    for one in running {
+        stop(one).await;
+    }
+}

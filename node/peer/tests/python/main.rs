@@ -1,10 +1,14 @@
-//! A Python client, generated from the contracts by grpcio-tools, against a real peer.
+//! A Python client, generated from the contracts by grpcio-tools, against a real peer; and the tools
+//! that people have ([`tools`]), also while a leader is killed ([`failover`]).
 //!
 //! What Python needs is taken from the machine, or else from a virtual environment below `target`
 //! that pip fills. Where neither is possible the test says so and passes.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![forbid(unsafe_code)]
+
+mod failover;
+mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -60,13 +64,13 @@ fn succeeds(command: &mut Command) -> bool {
 }
 
 /// A Python that has the packages; none where it cannot be had.
-fn python() -> Option<PathBuf> {
-    let has = |python: &Path| succeeds(Command::new(python).args(["-c", IMPORTS]));
+fn python_with(name: &str, imports: &str, packages: &[&str]) -> Option<PathBuf> {
+    let has = |python: &Path| succeeds(Command::new(python).args(["-c", imports]));
     let own = PathBuf::from("python3");
     if has(&own) {
         return Some(own);
     }
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv");
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let made = venv.join("bin/python3");
     if has(&made) {
         return Some(made);
@@ -74,9 +78,23 @@ fn python() -> Option<PathBuf> {
     let create = succeeds(Command::new(&own).args(["-m", "venv"]).arg(&venv));
     let fill = || {
         let mut pip = Command::new(&made);
-        succeeds(pip.args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))
+        succeeds(pip.args(["-m", "pip", "install", "--quiet"]).args(packages))
     };
     (create && fill() && has(&made)).then_some(made)
+}
+
+/// A cluster of one, ready, and its gRPC address.
+async fn start(directory: &Path, engine: Arc<dyn Engine>) -> (Peer, String) {
+    let bind = || TcpListener::bind("127.0.0.1:0");
+    let listeners = Listeners { grpc: bind().await.unwrap(), http: bind().await.unwrap() };
+    let address = listeners.grpc.local_addr().unwrap().to_string();
+    let peers = vec![Member { id: 1, address: format!("http://{address}") }];
+    let data = directory.join("data");
+    let config = Config { node: 1, data, peers, ..Config::default() };
+    let outside = Outside::open(&config, Some(engine)).await.unwrap();
+    let peer = Peer::start(&config, outside, Some(listeners)).await.unwrap();
+    peer.ready().await;
+    (peer, address)
 }
 
 fn run(python: &Path, address: &str, generated: &Path) -> Output {
@@ -101,21 +119,12 @@ fn run(python: &Path, address: &str, generated: &Path) -> Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_generated_by_grpcio_tools_works_unmodified() {
-    let Some(python) = python() else {
+    let Some(python) = python_with("venv", IMPORTS, &PACKAGES) else {
         println!("skipped: no python3 with {PACKAGES:?} here, and pip could not install them");
         return;
     };
     let directory = tempfile::tempdir().unwrap();
-    let bind = || TcpListener::bind("127.0.0.1:0");
-    let listeners = Listeners { grpc: bind().await.unwrap(), http: bind().await.unwrap() };
-    let address = listeners.grpc.local_addr().unwrap().to_string();
-    let peers = vec![Member { id: 1, address: format!("http://{address}") }];
-    let data = directory.path().join("data");
-    let config = Config { node: 1, data, peers, ..Config::default() };
-    let outside = Outside::open(&config, Some(instant())).await.unwrap();
-    let peer = Peer::start(&config, outside, Some(listeners)).await.unwrap();
-    peer.ready().await;
-
+    let (peer, address) = start(directory.path(), instant()).await;
     let generated = directory.path().to_owned();
     let ran = tokio::task::spawn_blocking(move || run(&python, &address, &generated));
     let output = ran.await.unwrap();

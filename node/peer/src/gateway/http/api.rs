@@ -45,8 +45,8 @@ async fn wrong_method(request: Request) -> Response {
 }
 
 async fn submit(State(front): State<Front>, request: Request) -> Answer {
-    let (call, mut fields, _) = Call::fields(&front, request).await?;
-    let order = order(&mut fields, call.idempotency_key()?);
+    let (call, mut fields, body) = Call::fields(&front, request).await?;
+    let order = order(&mut fields, call.key(&body)?);
     let waits = fields.flag("wait").unwrap_or(false);
     fields.end()?;
     let accepted = front.submit(&call, order).await?;

@@ -98,6 +98,22 @@ impl Call {
         Ok(Some(key.to_owned()))
     }
 
+    /// A name for this call: by the id that a proxy gave it, which is the same at each peer that the proxy
+    /// tries; none without such an id.
+    pub(super) fn request_name(&self, body: &[u8]) -> Option<String> {
+        let id = self.header("x-request-id").filter(|id| !id.is_empty())?;
+        Some(digits(&[self.caller.as_bytes(), id.as_bytes(), body].join(&0)))
+    }
+
+    /// The key under which a repeat is the same job: the client's, else one of the proxy's id.
+    ///
+    /// # Errors
+    /// As [`Call::idempotency_key`].
+    pub(super) fn key(&self, body: &[u8]) -> Result<Option<String>, Problem> {
+        let by_proxy = || self.request_name(body).map(|name| format!("request:{name}"));
+        Ok(self.idempotency_key()?.or_else(by_proxy))
+    }
+
     /// The trace that the call belongs to; one that is malformed counts as none, as W3C has it.
     pub(super) fn traceparent(&self) -> String {
         let text = self.header("traceparent").unwrap_or_default();

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 /// Seconds to wait where every call that may be open is.
-const RETRY_BUSY_S: u64 = 1;
+const RETRY_BUSY_S: u32 = 1;
 
 /// What was wrong with one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) struct Problem {
     pub(super) code: &'static str,
     pub(super) message: String,
     pub(super) faults: Vec<Fault>,
-    pub(super) retry_after_s: Option<u64>,
+    pub(super) retry_after_s: Option<u32>,
     /// Whose bound is reached.
     pub(super) bound: Option<&'static str>,
     leader: Option<String>,
@@ -103,7 +103,13 @@ impl Problem {
     /// As stable-diffusion-webui answers: FastAPI's shapes.
     pub(super) fn sdapi(&self) -> Response {
         if self.status == StatusCode::BAD_REQUEST {
-            let detail = |fault: &Fault| json!({ "loc": ["body", fault.field], "msg": fault.message, "type": fault.kind });
+            let detail = |fault: &Fault| {
+                json!({
+                    "loc": ["body", fault.field],
+                    "msg": fault.message,
+                    "type": fault.kind,
+                })
+            };
             let mut details: Vec<Value> = self.faults.iter().map(detail).collect();
             if details.is_empty() {
                 details
@@ -187,7 +193,7 @@ mod tests {
     use crate::gateway::error::refused;
     use atelier_state::{JobId, Refusal};
 
-    fn told(refusal: Refusal) -> (u16, Option<u64>) {
+    fn told(refusal: Refusal) -> (u16, Option<u32>) {
         let problem = Problem::from(refused(&refusal));
         (problem.status.as_u16(), problem.retry_after_s)
     }

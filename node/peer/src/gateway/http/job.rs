@@ -137,8 +137,21 @@ fn member(member: &wire::Member) -> Value {
 }
 
 pub(super) fn queue(stats: &wire::QueueStatsReply) -> Value {
-    let priority = |p: &wire::PriorityStats| json!({ "priority": p.priority, "queued": p.queued, "oldest_ms": p.oldest_ms });
-    let tenant = |t: &wire::TenantStats| json!({ "tenant": t.tenant, "queued": t.queued, "running": t.leased, "weight": t.weight });
+    let priority = |p: &wire::PriorityStats| {
+        json!({
+            "priority": p.priority,
+            "queued": p.queued,
+            "oldest_ms": p.oldest_ms,
+        })
+    };
+    let tenant = |t: &wire::TenantStats| {
+        json!({
+            "tenant": t.tenant,
+            "queued": t.queued,
+            "running": t.leased,
+            "weight": t.weight,
+        })
+    };
     json!({
         "queued": stats.queued,
         "delayed": stats.delayed,

@@ -87,7 +87,13 @@ fn described(front: &Front, model: &str, version: Option<&str>) -> Response {
     if let Err(problem) = check(front, model, version) {
         return problem.kserve();
     }
-    let tensor = |name: &str, datatype: &str, shape: i64| json!({ "name": name, "datatype": datatype, "shape": [shape] });
+    let tensor = |name: &str, datatype: &str, shape: i64| {
+        json!({
+            "name": name,
+            "datatype": datatype,
+            "shape": [shape],
+        })
+    };
     ok(&json!({
         "name": model,
         "versions": [version_of(front)],
@@ -170,7 +176,7 @@ async fn draw(
         width: tensors.small("width")?.unwrap_or(0),
         height: tensors.small("height")?.unwrap_or(0),
         images: tensors.small("images")?.unwrap_or(1),
-        key: call.idempotency_key()?,
+        key: call.key(&body)?,
         ..Order::default()
     };
     if order.prompt.trim().is_empty() {
@@ -178,7 +184,7 @@ async fn draw(
         fields.fault("inputs", message.to_owned(), "missing");
     }
     fields.end()?;
-    let accepted = front.submit(&call, order).await?;
+    let accepted = front.submit_held(&call, order).await?;
     let job = front.wait(&accepted, true).await?;
     let pictures = front.pictures(&job).await?;
     let head = json!({ "model_name": model, "model_version": version_of(front), "id": id });

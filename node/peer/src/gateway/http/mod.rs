@@ -20,7 +20,9 @@ mod infotext;
 mod job;
 mod kserve;
 mod openai;
+mod openapi;
 mod order;
+mod page;
 mod probes;
 mod query;
 mod sdapi;
@@ -72,6 +74,8 @@ pub(crate) fn router(front: Front) -> Router {
         .merge(sdapi::router())
         .merge(openai::router())
         .merge(kserve::router())
+        .merge(openapi::router())
+        .merge(page::router())
         .layer(from_fn_with_state(front.clone(), bounded))
         .with_state(front);
     probes.merge(dialects).fallback(unknown_path)
@@ -106,3 +110,9 @@ fn ok(body: &Value) -> Response {
 /// A picture for tests of the doors.
 #[cfg(test)]
 pub(crate) use infotext::tests::png as png_of_tests;
+
+/// Every path and method of the contract, for tests that ask for each.
+#[cfg(test)]
+pub(crate) fn paths_of_tests() -> Vec<(&'static str, &'static str)> {
+    openapi::ROUTES.iter().map(|route| (route.0, route.1)).collect()
+}

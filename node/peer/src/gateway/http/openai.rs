@@ -1,19 +1,19 @@
 //! `/v1`: what OpenAI's libraries speak, as far as pictures go.
 //!
 //! The libraries repeat a call that failed, with `x-stainless-retry-count` and no idempotency key.
-//! So each call gets a key of its caller, its body and the minute, and a repeat looks for the newest
-//! job with such a key, at any peer, and waits for that one instead of drawing twice.
+//! So the key of each job begins with its caller and its body, and a repeat looks, at any peer, for the
+//! newest job with such a key, and waits for that one instead of drawing twice.
 
 mod stream;
 
-use super::call::Call;
+use super::call::{Call, digits};
 use super::error::Problem;
 use super::fields::Fields;
 use super::infotext::{self, MODEL};
-use super::order::{Order, name_of};
+use super::order::Order;
 use super::{Front, api, ok, reply};
 use crate::gateway::DEADLINE_DEFAULT;
-use crate::gateway::convert::TENANT_DEFAULT;
+use crate::gateway::grpc::beside;
 use atelier_proto::client::v1 as wire;
 use atelier_state::{Job, State as Replicated};
 use axum::Router;
@@ -28,11 +28,6 @@ use serde_json::{Value, json};
 
 /// What the idempotency keys of these calls begin with.
 const KEY: &str = "openai:";
-/// Equal calls of one caller in one minute that a repeat can find again. Further ones are drawn as
-/// well; a repeat of one of them may draw twice.
-const SAME_MAX: u32 = 64;
-/// Minutes in which a repeat looks for its job: as long as the library waits for an answer.
-const MINUTES: u64 = 11;
 /// A job that ended longer ago is not what a repeated call asks for.
 const ENDED_MS: u64 = 120_000;
 /// Pictures of one call.
@@ -76,19 +71,27 @@ async fn generations(State(front): State<Front>, request: Request) -> Response {
 async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
     let begun = front.gateway.clock.now();
     let (call, mut fields, body) = Call::fields(front, request).await?;
-    let mut asked = asked(&mut fields, &call)?;
+    let asked = asked(&mut fields, &call)?;
     fields.end()?;
-    if asked.order.key.is_none() && asked.order.seed.is_none() {
-        // Of equal calls side by side each has its own picture.
-        asked.order.seed = Some(front.chance());
-    }
-    let name = name_of(&call.caller, &body);
+    let keys = format!("{KEY}{}:{}:", call.caller, digits(&body));
+    let unique = call.request_name(&body);
+    let new_key = || {
+        let unique = unique.clone().unwrap_or_else(|| front.gateway.new_job_id().to_string());
+        asked.order.key.clone().unwrap_or_else(|| format!("{keys}{unique}"))
+    };
+    let submit = async || {
+        let order = Order { key: Some(new_key()), ..asked.order.clone() };
+        match asked.is_async {
+            true => front.submit(&call, order).await,
+            false => front.submit_held(&call, order).await,
+        }
+    };
     let retries = call.header("x-stainless-retry-count").and_then(|count| count.parse().ok());
     let is_repeat = retries.unwrap_or(0_u32) > 0 && asked.order.key.is_none();
-    let known = if is_repeat { attach(front, &name).await } else { None };
+    let known = if is_repeat { attach(front, keys.clone()).await? } else { None };
     let accepted = match known.clone() {
         Some(known) => known,
-        None => submit(front, &call, &asked.order, &name).await?,
+        None => submit().await?,
     };
     if asked.is_async {
         return Ok(accepted_only(&accepted));
@@ -100,7 +103,7 @@ async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
     let job = match front.wait(&accepted, true).await {
         // The peer that had the first call gave it up a moment before this one took it over.
         Err(problem) if known.is_some() && problem.code == "cancelled" => {
-            let again = submit(front, &call, &asked.order, &name).await?;
+            let again = submit().await?;
             front.wait(&again, true).await?
         }
         other => other?,
@@ -172,61 +175,28 @@ fn size(fields: &mut Fields) -> (u32, u32) {
     })
 }
 
-/// Submits an order under the first key of this minute that is free.
-async fn submit(
-    front: &Front,
-    call: &Call,
-    order: &Order,
-    name: &str,
-) -> Result<wire::SubmitReply, Problem> {
-    if order.key.is_some() {
-        return front.submit(call, order.clone()).await;
-    }
-    let minute = front.gateway.clock.wall_ms() / 60_000;
-    let state = front.gateway.view().state;
-    let is_free = |n: &u32| state.key_owner(TENANT_DEFAULT, &key(name, minute, *n)).is_none();
-    let free: Vec<u32> = (0..SAME_MAX).filter(is_free).take(8).collect();
-    drop(state);
-    for n in free {
-        let order = Order { key: Some(key(name, minute, n)), ..order.clone() };
-        match front.submit(call, order).await {
-            // An equal call at another peer was faster.
-            Err(problem) if problem.code == "idempotency_conflict" => {}
-            other => return other,
-        }
-    }
-    front.submit(call, order.clone()).await
-}
-
-fn key(name: &str, minute: u64, n: u32) -> String {
-    format!("{KEY}{name}:{minute}:{n}")
-}
-
 /// The job of the call that this one repeats, where it goes on, or has just ended well.
-async fn attach(front: &Front, name: &str) -> Option<wire::SubmitReply> {
+async fn attach(front: &Front, keys: String) -> Result<Option<wire::SubmitReply>, Problem> {
     // What another peer accepted may not be known here yet.
     if let Ok(last) = front.gateway.leader.last_index(DEADLINE_DEFAULT).await {
         front.gateway.catch_up(last).await;
     }
-    let now_ms = front.gateway.clock.wall_ms();
-    let state = front.gateway.view().state;
-    let job = newest(&state, name, now_ms)?;
+    let (state, now_ms) = (front.gateway.view().state, front.gateway.clock.wall_ms());
+    Ok(beside(move || newest(&state, &keys, now_ms)).await?)
+}
+
+fn newest(state: &Replicated, keys: &str, now_ms: u64) -> Option<wire::SubmitReply> {
+    let is_own =
+        |job: &&Job| job.submit.idempotency_key.as_deref().is_some_and(|key| key.starts_with(keys));
+    let leased = state.leases().filter_map(|(id, _)| state.job(id));
+    let queued = state.queued().map(|(_, job)| job);
+    let is_recent = |job: &&Job| now_ms.saturating_sub(job.finished_ms) <= ENDED_MS;
+    let ended = state.succeeded().rev().map(|(_, job)| job).take_while(is_recent);
+    let own = leased.chain(queued).chain(ended).filter(is_own);
+    let job = own.max_by_key(|job| job.sequence)?;
     tracing::debug!(job = %job.id(), "a repeated call takes over its job");
     let (job_id, log_index) = (job.id().to_string(), job.accepted.0);
     Some(wire::SubmitReply { job_id, duplicate: true, log_index })
-}
-
-fn newest<'a>(state: &'a Replicated, name: &str, now_ms: u64) -> Option<&'a Job> {
-    let minute = now_ms / 60_000;
-    let keys = (minute.saturating_sub(MINUTES)..=minute)
-        .rev()
-        .flat_map(|minute| (0..SAME_MAX).rev().map(move |n| key(name, minute, n)));
-    let mut jobs = keys.filter_map(|key| state.job(state.key_owner(TENANT_DEFAULT, &key)?));
-    jobs.find(|job| match job.phase {
-        atelier_state::Phase::Queued | atelier_state::Phase::Leased(_) => true,
-        atelier_state::Phase::Succeeded => now_ms.saturating_sub(job.finished_ms) <= ENDED_MS,
-        _ => false,
-    })
 }
 
 fn accepted_only(accepted: &wire::SubmitReply) -> Response {

@@ -5,7 +5,7 @@
 //! lost their connection repeat the call at once, the job is given a moment first.
 
 use super::Front;
-use super::call::{Call, digits};
+use super::call::Call;
 use super::error::Problem;
 use crate::gateway::Gateway;
 use crate::tasks;
@@ -25,6 +25,9 @@ const SEEDS: u64 = 4_294_967_294;
 const HELD_MAX: Duration = Duration::from_secs(600);
 /// Between a client's leaving and its job's end: a repeat of the call takes the job over.
 const LEFT_MAX: Duration = Duration::from_secs(3);
+/// How often a job whose client left is cancelled, while nobody knows it or nobody leads: with the pauses longer
+/// than a submission is held.
+const CANCELS_MAX: u32 = 12;
 /// Before a peer that lags, or a holder that does not answer, is asked again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// Questions for one picture; with the pauses about ten seconds, which is longer than an election.
@@ -67,6 +70,23 @@ pub(super) struct Holder {
 }
 
 impl Front {
+    /// As [`Front::submit`], for a client that waits: one that leaves before its job is accepted takes it along
+    /// as well.
+    ///
+    /// # Errors
+    /// As the gateway refuses.
+    pub(super) async fn submit_held(
+        &self,
+        call: &Call,
+        order: Order,
+    ) -> Result<wire::SubmitReply, Problem> {
+        let job_id = self.gateway.new_job_id().to_string();
+        let mut holder = self.holder(&job_id, true);
+        let accepted = self.submit(call, Order { job_id, ..order }).await;
+        holder.told();
+        accepted
+    }
+
     /// Accepts an order; the call is held while there is no leader.
     ///
     /// # Errors
@@ -97,18 +117,12 @@ impl Front {
 
     fn seed(&self, order: &Order) -> u64 {
         let name = order.key.as_deref().filter(|key| !key.is_empty()).unwrap_or(&order.job_id);
+        let mut bytes = [0; 8];
         if name.is_empty() {
-            return self.chance();
+            self.gateway.entropy.fill(&mut bytes);
+        } else {
+            bytes.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..8]);
         }
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..8]);
-        u64::from_be_bytes(bytes) % SEEDS
-    }
-
-    /// A seed by chance.
-    pub(super) fn chance(&self) -> u64 {
-        let mut bytes = [0; 8];
-        self.gateway.entropy.fill(&mut bytes);
         u64::from_be_bytes(bytes) % SEEDS
     }
 
@@ -160,6 +174,26 @@ impl Front {
                     self.gateway.clock.sleep(AGAIN).await;
                 }
                 Err(status) => return Err(status.into()),
+            }
+        }
+    }
+
+    /// Cancels the job of a client that left. It may still be on its way into the log.
+    async fn call_off(&self, job_id: &str) {
+        for _ in 0..CANCELS_MAX {
+            let request = wire::CancelJobRequest { job_id: job_id.to_owned() };
+            match self.gateway.cancel_job(Request::new(request)).await {
+                Ok(_) => {
+                    tracing::info!(job = job_id, "its client left, so the job is cancelled");
+                    return;
+                }
+                Err(status) if matches!(status.code(), Code::Unavailable | Code::NotFound) => {
+                    self.gateway.clock.sleep(LEFT_MAX).await;
+                }
+                Err(status) => {
+                    tracing::debug!(job = job_id, reason = status.message(), "not cancelled");
+                    return;
+                }
             }
         }
     }
@@ -283,18 +317,7 @@ impl Drop for Holder {
             if front.holders.lock().contains_key(&job_id) || front.is_leaving() {
                 return;
             }
-            let request = wire::CancelJobRequest { job_id: job_id.clone() };
-            match front.gateway.cancel_job(Request::new(request)).await {
-                Ok(_) => tracing::info!(job = job_id, "its client left, so the job is cancelled"),
-                Err(status) => {
-                    tracing::debug!(job = job_id, reason = status.message(), "not cancelled");
-                }
-            }
+            front.call_off(&job_id).await;
         });
     }
-}
-
-/// The name of a body for its caller.
-pub(super) fn name_of(caller: &str, body: &[u8]) -> String {
-    format!("{caller}:{}", digits(body))
 }

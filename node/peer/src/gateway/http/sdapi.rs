@@ -53,6 +53,18 @@ fn key_of_task(call: &Call, task: &str) -> String {
     format!("{}task-{}", keys_of(call), digits(task.as_bytes()))
 }
 
+/// The key of a call: by the task that the client named, by its proxy's id, else a new one.
+fn key(front: &Front, call: &Call, fields: &mut Fields, body: &[u8]) -> String {
+    let task = fields.text("force_task_id").filter(|task| !task.is_empty());
+    match task {
+        Some(task) => key_of_task(call, &task),
+        None => {
+            let new = || front.gateway.new_job_id().to_string();
+            format!("{}{}", keys_of(call), call.request_name(body).unwrap_or_else(new))
+        }
+    }
+}
+
 /// A call, and what of it the model cannot do.
 struct Asked {
     order: Order,
@@ -71,11 +83,12 @@ async fn txt2img(State(front): State<Front>, request: Request) -> Response {
 }
 
 async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
-    let (call, mut fields, _) = Call::fields(front, request).await?;
+    let (call, mut fields, body) = Call::fields(front, request).await?;
     let echo = fields.echo();
-    let asked = asked(front, &call, &mut fields);
+    let mut asked = asked(front, &mut fields);
+    asked.order.key = Some(key(front, &call, &mut fields, &body));
     fields.end()?;
-    let accepted = front.submit(&call, asked.order.clone()).await?;
+    let accepted = front.submit_held(&call, asked.order.clone()).await?;
     let job = front.wait(&accepted, true).await?;
     let pictures = front.pictures(&job).await?;
     let body = answer(front, &job, &asked, &pictures, echo);
@@ -84,7 +97,7 @@ async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
     Ok(response)
 }
 
-fn asked(front: &Front, call: &Call, fields: &mut Fields) -> Asked {
+fn asked(front: &Front, fields: &mut Fields) -> Asked {
     let mut notes = Map::new();
     let mut note = |name: &str, text: String| {
         notes.insert(name.to_owned(), Value::String(text));
@@ -125,11 +138,6 @@ fn asked(front: &Front, call: &Call, fields: &mut Fields) -> Asked {
     if let Some(sampler) = sampler.filter(|sampler| sampler != SAMPLER) {
         note("sampler", format!("{sampler} asked for, {SAMPLER} used, the model's own"));
     }
-    let task = fields.text("force_task_id").filter(|task| !task.is_empty());
-    let key = match task {
-        Some(task) => key_of_task(call, &task),
-        None => format!("{}{}", keys_of(call), front.gateway.new_job_id()),
-    };
     let prompt = fields.text("prompt").unwrap_or_default();
     let order = Order {
         prompt,
@@ -138,7 +146,6 @@ fn asked(front: &Front, call: &Call, fields: &mut Fields) -> Asked {
         steps,
         seed: fields.seed("seed"),
         images,
-        key: Some(key),
         ..Order::default()
     };
     let sends_images = fields.flag("send_images").unwrap_or(true);

@@ -41,7 +41,11 @@ impl Told {
 }
 
 fn door() -> Door {
-    let World { log, board, draining, gateway } = world();
+    door_of(world())
+}
+
+fn door_of(world: World) -> Door {
+    let World { log, board, draining, gateway } = world;
     let gateway = Arc::new(gateway);
     let health = Health { raft: log.status(), engine: None, draining: gateway.draining.clone() };
     let probes = Probes {
@@ -59,7 +63,10 @@ impl Door {
     async fn send(&self, call: Call<Body>) -> Told {
         let response = self.router.clone().oneshot(call).await.expect("infallible");
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = to_bytes(response.into_body(), 64 << 20).await.expect("a body");
+        let body = to_bytes(response.into_body(), 64 << 20);
+        // Of a clock that skips its waits: a stream that never ends is a fault.
+        let body = tokio::time::timeout(Duration::from_secs(3_600), body).await;
+        let body = body.expect("an end").expect("a body");
         Told { status, headers, body }
     }
 
@@ -165,4 +172,42 @@ async fn an_unknown_path_and_a_wrong_method_are_told_what_there_is() {
     let wrong = Call::builder().method(Method::PUT).uri("/api/v1/jobs").body(Body::empty());
     let told = door.send(wrong.expect("a call")).await;
     assert_eq!(told.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_contract_is_the_golden_one_and_every_path_of_it_is_there() {
+    let door = door();
+    let told = format!("{:#}\n", door.get("/openapi.json").await.json());
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/openapi.json");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(golden, &told).expect("written");
+    }
+    let expect = std::fs::read_to_string(golden).expect("UPDATE_GOLDEN=1 writes it");
+    assert!(told == expect, "the contract has changed: UPDATE_GOLDEN=1, and read the difference");
+    for (method, path) in crate::gateway::http::paths_of_tests() {
+        let path = path.replace("{id}", &JobId(9).to_string()).replace("{index}", "0");
+        let path = path.replace("{digest}", &Digest([1; 32]).to_string());
+        let path = path.replace("{model}", "z-image-turbo");
+        let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
+        let call = Call::builder().method(method.clone()).uri(&path).body(Body::from("[]"));
+        let told = door.send(call.expect("a call")).await;
+        assert_ne!(told.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+        let text = String::from_utf8_lossy(&told.body).into_owned();
+        assert!(!text.contains("no path "), "{method} {path}: {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_is_served_under_a_strict_policy() {
+    let door = door();
+    let page = door.get("/").await;
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (StatusCode::OK, "text/html; charset=utf-8")
+    );
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    for path in ["/page.css", "/page.js"] {
+        assert!(String::from_utf8_lossy(&page.body).contains(path), "{path}");
+        assert_eq!(door.get(path).await.status, StatusCode::OK, "{path}");
+    }
 }

@@ -181,12 +181,13 @@ async fn without_a_leader_old_reads_are_taken_only_where_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_is_told_with_when_to_come_back() {
-    let World { log, board, draining, mut gateway } = world();
-    gateway.unfinished_bytes_max = 0;
-    let gateway = Arc::new(gateway);
-    drop((log, board, draining));
-    let problem = gateway.submit(Request::new(cat())).await.expect_err("full");
-    assert_eq!(problem.code(), Code::ResourceExhausted);
+    let mut world = world();
+    world.gateway.unfinished_bytes_max = 0;
+    let door = door_of(world);
+    let told = door.post(JOBS, &json!({ "prompt": "a cat" })).await;
+    assert_eq!((told.status, told.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "5"));
+    assert_eq!(told.header("ratelimit"), "\"queue\";r=0;t=5");
+    assert_eq!(told.json()["error"]["code"], "full");
 }
 
 #[tokio::test]

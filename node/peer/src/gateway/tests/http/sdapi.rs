@@ -116,6 +116,36 @@ async fn a_client_that_leaves_takes_its_job_along_and_one_that_comes_back_finds_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_during_an_election_leaves_no_job_behind() {
+    let door = door();
+    let lead = |leads: bool| {
+        let none = ProposeError::NotLeader { leader: None };
+        *door.log.failure.lock().expect("no panic") = (!leads).then_some(none);
+        let leader = leads.then_some(NodeId(1));
+        door.log.status.send_modify(|status| (status.is_leader, status.leader) = (leads, leader));
+    };
+    lead(false);
+    let call = post(DRAW, &json!({ "prompt": "a cat" }));
+    let left = tokio::time::timeout(Duration::from_secs(2), door.send(call)).await;
+    assert!(left.is_err(), "the call is held");
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    lead(true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let state = door.log.view.borrow().state.clone();
+    assert_eq!((state.queued_count(), state.leased_count()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_proxy_sends_twice_is_one_job() {
+    let door = door();
+    for (id, jobs) in [("r1", 1), ("r1", 1), ("r2", 2)] {
+        let call = with(post(DRAW, &json!({ "prompt": "a cat" })), "x-request-id", id);
+        let told = door.drawn(call).await;
+        assert_eq!((told.status, door.jobs()), (StatusCode::OK, jobs), "{id}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_leaves_sends_its_callers_elsewhere_and_cancels_nothing() {
     let door = door();
     let leave = async {
