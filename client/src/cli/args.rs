@@ -3,11 +3,14 @@
 mod operate;
 mod submit;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use atelier_client::{JobId, Phase};
-use clap::{Parser, Subcommand, ValueEnum, value_parser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, value_parser};
 
 mod cluster;
 mod member;
@@ -45,6 +48,34 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// Reads the arguments of this process. A wrong use ends it with code 2, help and version with
+    /// 0: clap's own habit and ours.
+    pub(super) fn read() -> Self {
+        Self::of(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads these words and the environment. What a flag names wins over what the environment
+    /// names: `--context` over ATELIER_ENDPOINTS, `--endpoints` over ATELIER_CONTEXT.
+    fn of(
+        words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> clap::error::Result<Self> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        let mut args =
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        let is_flag = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        match (is_flag("endpoints"), is_flag("context")) {
+            (true, true) => {
+                let what = "--endpoints and --context both say which cluster is meant; name one";
+                return Err(command.error(ErrorKind::ArgumentConflict, what));
+            }
+            (true, false) => args.connection.context = None,
+            (false, true) => args.connection.endpoints.clear(),
+            (false, false) => {}
+        }
+        Ok(args)
+    }
+
     /// The format asked for, by `--format` or by a command's `-o`.
     pub(super) fn format(&self) -> Format {
         let alias = match &self.command {
@@ -315,7 +346,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {

@@ -36,15 +36,20 @@ struct Named {
 }
 
 /// Fills in the endpoints: those named, else those of the context, else a peer on this machine. A
-/// context brings its region along, unless another is named.
+/// context brings its region along, unless another is named. One that is named and unknown is never
+/// passed over, whatever else the environment names.
 pub(super) fn resolve(connection: &mut Connection) -> Result<(), Failure> {
-    if !connection.endpoints.is_empty() {
+    if !connection.endpoints.is_empty() && connection.context.is_none() {
         return Ok(());
     }
     let known = match file() {
         Some(path) => load(&path)?,
         None => Contexts::default(),
     };
+    if !connection.endpoints.is_empty() {
+        let stray = connection.context.as_ref().filter(|name| !known.contexts.contains_key(*name));
+        return stray.map_or(Ok(()), |name| Err(unknown(name)));
+    }
     let Some(name) = connection.context.clone().or(known.current) else {
         connection.endpoints = vec![ENDPOINT_DEFAULT.to_owned()];
         return Ok(());

@@ -34,7 +34,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use atelier_client::{Client, Options};
-use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Args, Command, Connection};
@@ -127,8 +126,7 @@ impl Context {
 
 /// Runs the command of this process's arguments.
 pub(crate) fn run() -> ExitCode {
-    // Usage errors end here with code 2, help and version with 0: clap's own habit and ours.
-    let args = Args::parse();
+    let args = Args::read();
     let format = args.format();
     let mut connection = args.connection;
     // What only names contexts or prints completions needs no cluster.

@@ -204,6 +204,32 @@ fn contexts_name_clusters_and_shells_get_completions() {
     assert_eq!(code(&ended(&["context", "use", "other"])), 0);
     assert_eq!(code(&ended(&["--context", "studio", "member", "list"])), 0);
     assert_eq!(code(&ended(&["--context", "nowhere", "member", "list"])), 3);
+    let there = |args: &[&str]| {
+        let nobody = "http://127.0.0.1:1";
+        let mut command = named(args);
+        command.env("ATELIER_ENDPOINTS", nobody).env("ATELIER_TIMEOUT", "1s").output().unwrap()
+    };
+    let output = there(&["member", "list", "--context", "studio"]);
+    assert_eq!(code(&output), 0, "a flag wins over the environment: {}", stderr(&output));
+    assert_eq!(code(&there(&["--context", "nowhere", "member", "list"])), 3);
+    assert_eq!(code(&there(&["member", "list"])), 5, "the environment wins over what is in use");
+    for (name, expected) in [("nowhere", 3), ("studio", 5)] {
+        let both = named(&["member", "list"]).env("ATELIER_CONTEXT", name).output().unwrap();
+        let env = named(&["member", "list", "--timeout", "1s"])
+            .env("ATELIER_CONTEXT", name)
+            .env("ATELIER_ENDPOINTS", "http://127.0.0.1:1")
+            .output()
+            .unwrap();
+        assert_eq!((code(&both), code(&env)), (if expected == 3 { 3 } else { 0 }, expected));
+        let flag = named(&["member", "list", "--endpoints", &peers[0].address])
+            .env("ATELIER_CONTEXT", name)
+            .output()
+            .unwrap();
+        assert_eq!(code(&flag), 0, "{}", stderr(&flag));
+    }
+    let both = ended(&["--context", "studio", "member", "list", "--endpoints", "http://a:1"]);
+    assert_eq!(code(&both), 2);
+    assert!(stderr(&both).contains("name one"), "{}", stderr(&both));
     let list = stdout(&ended(&["context", "list"]));
     assert!(list.contains("other\tyes\thttp://127.0.0.1:1\tnorth\n"), "{list}");
     assert!(list.contains(&format!("studio\tno\t{}\t-\n", peers[0].address)), "{list}");

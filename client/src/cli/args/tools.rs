@@ -65,7 +65,7 @@ pub(crate) enum ContextCommand {
         /// Its name
         name: String,
         /// Its peers
-        #[arg(required = true, value_name = "URL")]
+        #[arg(id = "urls", required = true, value_name = "URL")]
         endpoints: Vec<String>,
     },
     /// Speak with this cluster where no --endpoints are given
