@@ -164,8 +164,28 @@ impl Client {
     /// # Cancel safety
     /// Changes nothing.
     pub async fn jobs(&self, phases: &[Phase], limit: u32) -> Result<JobPage, Error> {
+        self.jobs_after(phases, limit, "").await
+    }
+
+    /// As [`Client::jobs`], behind the last job of an earlier page: `after` is its
+    /// [`next`](JobPage::next), of a list of the same phases; empty for the first page.
+    ///
+    /// A job that comes meanwhile shifts nothing; one that changes its phase may be missed, or told
+    /// twice.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what no page of these phases has named, else as [`Client::jobs`].
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn jobs_after(
+        &self,
+        phases: &[Phase],
+        limit: u32,
+        after: &str,
+    ) -> Result<JobPage, Error> {
         let phases = phases.iter().map(|phase| convert::phase_to_wire(*phase).into()).collect();
-        let request = wire::ListJobsRequest { phases, limit };
+        let request = wire::ListJobsRequest { phases, limit, after: after.to_owned() };
         let reply =
             self.call(Kind::Read, request, |mut rpc, request| async move {
                 rpc.list_jobs(request).await

@@ -136,7 +136,8 @@ pub(crate) fn job(job: wire::Job) -> Result<Job, Error> {
 
 pub(crate) fn job_page(reply: wire::ListJobsReply) -> Result<JobPage, Error> {
     let jobs = reply.jobs.into_iter().map(job).collect::<Result<_, _>>()?;
-    Ok(JobPage { jobs, total: reply.total })
+    let next = Some(reply.next).filter(|next| !next.is_empty());
+    Ok(JobPage { jobs, total: reply.total, next })
 }
 
 pub(crate) fn event(event: wire::JobEvent) -> Result<Event, Error> {

@@ -274,6 +274,9 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// How many there are in the asked phases.
     pub total: u64,
+    /// Where the next page begins, for [`Client::jobs_after`](crate::Client::jobs_after); nothing
+    /// behind the last one.
+    pub next: Option<String>,
 }
 
 /// What a worker is at. The order is that of one image.

@@ -234,16 +234,7 @@ pub(super) enum JobCommand {
     /// Submit a job, or one for each line of a file, and print the ids
     Submit(SubmitArgs),
     /// List jobs, newest first
-    List {
-        /// Only jobs in these phases, separated by commas
-        #[arg(long, value_enum, value_delimiter = ',')]
-        phase: Vec<PhaseArg>,
-        /// How many at most
-        #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=1000))]
-        limit: u32,
-        #[command(flatten)]
-        stale: StaleArgs,
-    },
+    List(ListArgs),
     /// Show one job
     Show {
         /// Its id
@@ -273,6 +264,25 @@ pub(super) enum JobCommand {
     Retry(RetryArgs),
     /// Forget jobs that are over; asks to type how many, or wants --yes where there is no terminal
     Purge(PurgeArgs),
+}
+
+/// Arguments of `job list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ListArgs {
+    /// Only jobs in these phases, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(super) phase: Vec<PhaseArg>,
+    /// How many at most
+    #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
+    /// Go on where a list of the same phases ended: it names this
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+    pub(super) after: String,
+    /// All of them, however many there are
+    #[arg(long, conflicts_with = "limit")]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) stale: StaleArgs,
 }
 
 /// A phase as an argument.

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use atelier_client::{Accepted, Error, Generated, Job, JobId, Phase};
+use atelier_client::{Accepted, Client, Error, Generated, Job, JobId, JobPage, Phase};
 
-use super::args::{JobCommand, PhaseArg};
+use super::args::{JobCommand, ListArgs};
 use super::failure::{Exit, Failure};
 use super::generate::{check_output, deliver};
 use super::json::{Body, Document, JobView};
@@ -15,15 +15,15 @@ use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, letters, submit};
 
 /// A prompt in a list is cut to this.
 const PROMPT_CHARS_MAX: usize = 48;
+/// The most that one call lists.
+const LIST_MAX: u32 = 1_000;
 
 pub(super) async fn run(context: &Context, command: JobCommand) -> Result<Exit, Failure> {
     match command {
         JobCommand::Submit(args) => submit::run(context, args).await,
         JobCommand::Retry(args) => letters::retry(context, args).await,
         JobCommand::Purge(args) => letters::purge(context, args).await,
-        JobCommand::List { phase, limit, stale } => {
-            list(context, &Reader::new(context, stale).await?, phase, limit).await
-        }
+        JobCommand::List(args) => list(context, args).await,
         JobCommand::Show { id, stale } => {
             let reader = Reader::new(context, stale).await?;
             let job = reader.client.job(id).await?;
@@ -41,28 +41,47 @@ pub(super) async fn run(context: &Context, command: JobCommand) -> Result<Exit, 
     }
 }
 
-async fn list(
-    context: &Context,
-    reader: &Reader,
-    phases: Vec<PhaseArg>,
-    limit: u32,
-) -> Result<Exit, Failure> {
-    let phases: Vec<Phase> = phases.into_iter().map(Phase::from).collect();
-    let page = reader.client.jobs(&phases, limit).await?;
+async fn list(context: &Context, args: ListArgs) -> Result<Exit, Failure> {
+    let reader = Reader::new(context, args.stale).await?;
+    let phases: Vec<Phase> = args.phase.iter().copied().map(Phase::from).collect();
+    let page = match args.all {
+        true => every(&reader.client, &phases, &args.after).await?,
+        false => reader.client.jobs_after(&phases, args.limit, &args.after).await?,
+    };
     if context.output.is_json() {
         let jobs = page.jobs.iter().map(JobView::from).collect();
-        let body = Body::Jobs { jobs, total: page.total };
+        let body = Body::Jobs { jobs, total: page.total, next: page.next };
         reader.document(context, body)?;
         return Ok(Exit::Ok);
     }
     let rows: Vec<_> = page.jobs.iter().map(|job| row(context.output, job)).collect();
     let header = ["job", "phase", "position", "peer", "tenant", "submitted", "prompt"];
     context.output.table(&header, &rows)?;
-    if page.total > rows.len() as u64 {
-        note(&format!("{} of {}; see more with --limit", rows.len(), page.total));
+    if let Some(next) = page.next {
+        let told = format!("{} of {}", rows.len(), page.total);
+        note(&format!("{told}; go on with --after {next}, or take --all"));
     }
     reader.told();
     Ok(Exit::Ok)
+}
+
+/// Every job of these phases, from a place on, by as many calls as it takes.
+///
+/// The pages are held together: a job is small, and the cluster itself remembers them in memory.
+pub(super) async fn every(
+    client: &Client,
+    phases: &[Phase],
+    after: &str,
+) -> Result<JobPage, Failure> {
+    let mut page = client.jobs_after(phases, LIST_MAX, after).await?;
+    while let Some(next) = page.next.take() {
+        let more = client.jobs_after(phases, LIST_MAX, &next).await?;
+        page.jobs.extend(more.jobs);
+        page.total = more.total;
+        // A peer that names the same place again would be asked for ever.
+        page.next = more.next.filter(|more| *more != next);
+    }
+    Ok(page)
 }
 
 fn row(output: Output, job: &Job) -> Vec<String> {

@@ -48,6 +48,8 @@ pub(super) enum Body {
     Jobs {
         jobs: Vec<JobView>,
         total: u64,
+        /// What `--after` takes for the next page; null behind the last one.
+        next: Option<String>,
     },
     Event {
         job: JobView,

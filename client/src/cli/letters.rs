@@ -8,12 +8,11 @@ use futures_util::stream::{self, StreamExt};
 use super::args::{PurgeArgs, RetryArgs};
 use super::change::{confirm, who};
 use super::failure::{Exit, Failure};
+use super::job::every;
 use super::json::{Body, Document, NotPurgedView};
 use super::output::note;
 use super::{Context, PATIENCE_CHANGE};
 
-/// The most that one list answers.
-const LIST_MAX: u32 = 1_000;
 /// Jobs that one call forgets.
 const PURGE_JOBS_MAX: usize = 1_000;
 /// Jobs that are looked at side by side.
@@ -21,23 +20,31 @@ const LOOKS_MAX: usize = 16;
 
 pub(super) async fn retry(context: &Context, args: RetryArgs) -> Result<Exit, Failure> {
     let client = context.client(PATIENCE_CHANGE)?;
-    let ids = match args.all {
-        true => failed(&client).await?,
-        false => args.ids,
+    // What was retried by then is left out; of what is retried from here on the answer may be lost,
+    // and a repeat then tells the same new job.
+    let (ids, begun) = match args.all {
+        true => {
+            let begun = client.status().await?.last_log_index;
+            let failed = every(&client, &[Phase::Failed], "").await?;
+            (failed.jobs.iter().map(|job| job.job).collect(), Some(begun))
+        }
+        false => (args.ids, None),
     };
-    for (done, id) in ids.iter().enumerate() {
-        let accepted = client.retry(*id).await.map_err(|error| {
-            let is_conflict = matches!(error, Error::Conflict { .. });
-            let mut failure = Failure::from(error);
-            if is_conflict {
-                let hint = format!("only a failed job is retried: atelier job show {id}");
-                failure = failure.hinted([hint]);
-            }
-            match done {
-                0 => failure,
-                _ => failure.hint(format!("{done} of {} were retried before", ids.len())),
-            }
-        })?;
+    let (mut retried, mut before) = (0_usize, 0_usize);
+    for id in &ids {
+        let accepted = match client.retry(*id).await {
+            // Forgotten meanwhile.
+            Err(Error::NotFound { .. }) if args.all => continue,
+            accepted => accepted.map_err(|error| {
+                let left = ids.len() - before - retried;
+                broken_off(*id, error, Tally { retried, left, all: args.all })
+            })?,
+        };
+        if accepted.duplicate && begun.is_some_and(|begun| accepted.log_index <= begun) {
+            before += 1;
+            continue;
+        }
+        retried += 1;
         let job = accepted.job.to_string();
         if context.output.is_json() {
             let (duplicate, log_index) = (accepted.duplicate, accepted.log_index);
@@ -47,18 +54,42 @@ pub(super) async fn retry(context: &Context, args: RetryArgs) -> Result<Exit, Fa
             context.output.line(&job)?;
         }
     }
-    if ids.is_empty() {
-        note("no job has failed");
+    match (retried, before) {
+        (0, 0) => note("no job has failed"),
+        (0, _) => note(&format!("each of the {before} failed jobs was retried before")),
+        (_, 0) => {}
+        (_, _) => note(&format!("{before} more failed jobs were retried before")),
     }
     Ok(Exit::Ok)
 }
 
-async fn failed(client: &Client) -> Result<Vec<JobId>, Failure> {
-    let page = client.jobs(&[Phase::Failed], LIST_MAX).await?;
-    if page.total > page.jobs.len() as u64 {
-        note(&format!("the newest {} of {} failed jobs", page.jobs.len(), page.total));
+/// How far a retry of several jobs has come.
+struct Tally {
+    retried: usize,
+    left: usize,
+    all: bool,
+}
+
+/// What is told when a retry ends before the last job.
+fn broken_off(id: JobId, error: Error, tally: Tally) -> Failure {
+    let is_conflict = matches!(error, Error::Conflict { .. });
+    let mut failure = Failure::from(error);
+    if is_conflict {
+        let hint = format!("only a failed job is retried: atelier job show {id}");
+        failure = failure.hinted([hint]);
     }
-    Ok(page.jobs.iter().map(|job| job.job).collect())
+    let Tally { retried, left, all } = tally;
+    if retried == 0 {
+        return failure;
+    }
+    let why = format!("job {id}: {}", failure.what);
+    let what = format!("{retried} jobs were retried, and {left} are left");
+    let go_on = match all {
+        true => "go on with `atelier job retry --all`: what was retried is left out".to_owned(),
+        false => format!("go on with the ids from {id} on: a repeat is the same new job"),
+    };
+    let why = std::iter::once(why).chain(std::mem::take(&mut failure.why)).collect();
+    Failure { exit: Exit::Partial, what, why, ..failure }.hint(go_on)
 }
 
 pub(super) async fn purge(context: &Context, args: PurgeArgs) -> Result<Exit, Failure> {

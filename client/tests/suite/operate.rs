@@ -2,11 +2,13 @@
 
 use std::io::Write;
 use std::process::{Output, Stdio};
+use std::sync::Mutex;
 
 use atelier_proto::client::v1 as wire;
+use tonic::Code;
 
 use super::commands::{JOB, atelier, code, golden, run, stable, stderr, stdout, submit};
-use super::support::{Act, Peer, cluster, lock};
+use super::support::{Act, Peer, World, cluster, lock};
 
 fn fed(peer: &Peer, args: &[&str], input: &str) -> Output {
     let mut command = atelier(args);
@@ -86,6 +88,62 @@ fn a_file_of_lines_is_submitted_in_batches() {
     assert_eq!(first.tenant, "studio");
     let Some(wire::job::Parameters::TextToImage(asked)) = &first.parameters else { panic!() };
     assert_eq!(asked.seed, 0);
+}
+
+/// Makes so many failed jobs.
+fn failed_jobs(peer: &Peer, world: &Mutex<World>, count: usize) {
+    submit(peer, JOB);
+    let mut world = lock(world);
+    let first = world.jobs.remove(JOB).expect("submitted");
+    for number in 0..count {
+        let job_id = format!("01K9ZJ4Q4Y8V0N5T2M7R{number:05}0");
+        let failed = wire::Job { phase: wire::Phase::Failed.into(), ..first.clone() };
+        world.jobs.insert(job_id.clone(), wire::Job { job_id, ..failed });
+    }
+}
+
+#[test]
+fn a_list_of_more_than_one_call_tells_is_walked_or_gone_on_with() {
+    let (world, peers) = cluster(1);
+    failed_jobs(&peers[0], &world, 2_500);
+    let list = |args: &[&str]| {
+        let output = run(&peers[0], &[&["job", "list", "--phase", "failed"], args].concat());
+        let jobs: Vec<String> = ok(&output).lines().skip(1).map(str::to_owned).collect();
+        (jobs, stderr(&output))
+    };
+    let (all, note) = list(&["--all"]);
+    assert_eq!((all.len(), note.as_str()), (2_500, ""));
+    let (first, note) = list(&["--limit", "1000"]);
+    let next = note.split_once("--after ").and_then(|(_, next)| next.split_once(','));
+    let (next, _) = next.unwrap_or_else(|| panic!("{note}"));
+    assert!(note.starts_with("1000 of 2500; go on with --after "), "{note}");
+    let (rest, note) = list(&["--all", "--after", next]);
+    assert_eq!(([first, rest].concat(), note.as_str()), (all, ""));
+}
+
+#[test]
+fn all_failed_jobs_are_retried_once_however_many_they_are() {
+    let (world, peers) = cluster(1);
+    failed_jobs(&peers[0], &world, 1_200);
+    let retry = || run(&peers[0], &["job", "retry", "--all", "--timeout", "1s"]);
+    let full = Act::Refuse(Code::ResourceExhausted, "the queue is full", Vec::new());
+    (0..5).for_each(|_| peers[0].script("retry_job", Act::EndAfter(0)));
+    (0..20).for_each(|_| peers[0].script("retry_job", full.clone()));
+    let part = retry();
+    assert_eq!((code(&part), stdout(&part).lines().count()), (7, 5), "{}", stderr(&part));
+    assert!(stderr(&part).contains("5 jobs were retried, and 1195 are left"), "{}", stderr(&part));
+    peers[0].forget_script("retry_job");
+    let rest = retry();
+    assert_eq!(ok(&rest).lines().count(), 1_195);
+    assert_eq!(stderr(&rest), "5 more failed jobs were retried before\n");
+    let none = retry();
+    assert_eq!((ok(&none).as_str(), code(&none)), ("", 0));
+    assert!(
+        stderr(&none).contains("each of the 1200 failed jobs was retried"),
+        "{}",
+        stderr(&none)
+    );
+    assert_eq!(lock(&world).jobs.len(), 2_400);
 }
 
 #[test]

@@ -145,6 +145,11 @@ impl Peer {
         lock(&self.service.acts).entry(method).or_default().push_back(act);
     }
 
+    /// Answers the next calls of a method again.
+    pub(crate) fn forget_script(&self, method: &'static str) {
+        lock(&self.service.acts).remove(method);
+    }
+
     /// What the calls of a method were about.
     pub(crate) fn calls(&self, method: &str) -> Vec<String> {
         let calls = lock(&self.service.calls);
@@ -380,9 +385,7 @@ impl Atelier for Service {
         request: Request<wire::ListJobsRequest>,
     ) -> Result<Response<wire::ListJobsReply>, Status> {
         self.enter("list_jobs", &format!("{:?}", request.get_ref().phases)).await?;
-        let world = lock(&self.world);
-        let jobs: Vec<_> = world.jobs.values().rev().cloned().collect();
-        Ok(Response::new(wire::ListJobsReply { total: jobs.len() as u64, jobs }))
+        Ok(Response::new(lock(&self.world).list(request.into_inner())))
     }
 
     async fn cancel_job(

@@ -75,7 +75,7 @@ pub(in crate::cli) struct RetryArgs {
     /// Ids of failed jobs
     #[arg(required_unless_present = "all", value_name = "ID")]
     pub(in crate::cli) ids: Vec<JobId>,
-    /// Every failed job that is remembered, at most 1000
+    /// Every failed job that is remembered and was not retried yet
     #[arg(long, conflicts_with = "ids")]
     pub(in crate::cli) all: bool,
 }

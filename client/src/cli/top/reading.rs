@@ -32,7 +32,7 @@ impl Reading {
         let at = Instant::now();
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let wall_ms = u64::try_from(since_1970.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
-        let none = JobPage { jobs: Vec::new(), total: 0 };
+        let none = JobPage { jobs: Vec::new(), total: 0, next: None };
         if survey.statuses().next().is_none() {
             return Self { at, wall_ms, survey, queue: None, running: none };
         }

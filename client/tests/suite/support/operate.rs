@@ -119,10 +119,28 @@ impl World {
     pub(super) fn retry(&mut self, id: &str) -> Result<wire::SubmitReply, Status> {
         let failed = self.jobs.get(id).ok_or_else(|| Status::not_found(format!("no job {id}")))?;
         let mut job = wire::Job { retry_of: id.to_owned(), ..failed.clone() };
+        job.phase = wire::Phase::Queued.into();
         job.job_id = format!("{}Z", &id[..id.len() - 1]);
         let job_id = job.job_id.clone();
         let duplicate = self.jobs.insert(job_id.clone(), job).is_some();
         Ok(wire::SubmitReply { job_id, duplicate, log_index: 9 })
+    }
+
+    pub(super) fn list(&self, request: wire::ListJobsRequest) -> wire::ListJobsReply {
+        let wire::ListJobsRequest { phases, limit, after } = request;
+        // The phase in which a job ends is told before it has ended, but for those that failed.
+        let failed = i32::from(wire::Phase::Failed);
+        let all_failed = phases != [failed] || self.end == Some(wire::Phase::Failed);
+        let is_asked = |job: &&wire::Job| all_failed || job.phase == failed;
+        let all: Vec<_> = self.jobs.values().rev().filter(is_asked).cloned().collect();
+        let total = all.len() as u64;
+        let behind = all.into_iter().filter(|job| after.is_empty() || job.job_id < after);
+        let limit = if limit == 0 { 100 } else { limit as usize };
+        let mut jobs: Vec<_> = behind.take(limit + 1).collect();
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        let next = jobs.last().filter(|_| more).map(|job| job.job_id.clone()).unwrap_or_default();
+        wire::ListJobsReply { jobs, total, next }
     }
 
     pub(super) fn purge(&mut self, request: &wire::PurgeJobsRequest) -> wire::PurgeJobsReply {

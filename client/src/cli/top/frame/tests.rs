@@ -125,7 +125,7 @@ fn reading(answers: Vec<Answer>) -> Reading {
         wall_ms: NOW_MS,
         survey: Survey { answers, members: (1..=3).map(member).collect() },
         queue: Some(queue()),
-        running: JobPage { jobs: vec![job(1, 61), job(2, 62), job(3, 63)], total: 40 },
+        running: JobPage { jobs: vec![job(1, 61), job(2, 62), job(3, 63)], total: 40, next: None },
     }
 }
 
@@ -164,7 +164,7 @@ fn what_is_wrong_is_said_above_what_is_left() {
         }
     }
     reading.queue = None;
-    reading.running = JobPage { jobs: Vec::new(), total: 0 };
+    reading.running = JobPage { jobs: Vec::new(), total: 0, next: None };
     let mut snapshot = snapshot(&reading);
     snapshot.rates = None;
     check(&lines(&snapshot), "top-leaderless.txt");
