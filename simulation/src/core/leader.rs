@@ -139,6 +139,7 @@ impl Leadership {
         // The wall clock of this world begins with it.
         let wall_ms = u64::try_from(now.as_millis()).expect("a world is short");
         let members: BTreeSet<NodeId> = view.state.nodes().map(|(node, _)| node).collect();
-        self.deciders.decide(Moment { now, wall_ms, is_agreed: true }, view, &self.liveness, &members)
+        let at = Moment { now, wall_ms, is_agreed: true };
+        self.deciders.decide(at, view, &self.liveness, &members)
     }
 }

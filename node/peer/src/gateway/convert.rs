@@ -6,7 +6,9 @@
 mod queue;
 mod settings;
 
-pub(super) use queue::{batch_accepted, batch_refused, check_batch, purge, queue_stats, retried, retry};
+pub(super) use queue::{
+    batch_accepted, batch_refused, check_batch, purge, queue_stats, retried, retry,
+};
 pub(super) use settings::{labels, setting_changes, settings, settings_history, trail};
 
 use crate::parameters::{

@@ -224,7 +224,9 @@ fn a_list_goes_on_page_by_page_until_every_job_is_told_once() {
     assert_eq!(walked(&state, &ended, 1_000), (ids(&mut (1..=1_500)), 2));
     assert_eq!(walked(&state, &[wire::Phase::Queued], 999).0, ids(&mut (1_501..=2_500).rev()));
     // A place of one order is none of the other.
-    for (phases, after) in [(vec![], "7-00000000000000000000000001"), (vec![4], "7"), (vec![4], "7-")] {
+    for (phases, after) in
+        [(vec![], "7-00000000000000000000000001"), (vec![4], "7"), (vec![4], "7-")]
+    {
         let request = wire::ListJobsRequest { phases, limit: 1, after: after.to_owned() };
         assert!(list_jobs(&state, &request).is_err(), "{after}");
     }
