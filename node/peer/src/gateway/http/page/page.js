@@ -73,7 +73,9 @@ async function call(path, options) {
   const served = response.headers.get("x-served-by");
   if (served) $("peer").textContent = T.peer(served);
   const body = await response.json();
-  if (!response.ok) throw new Error(T.refused(body.error.message));
+  if (!response.ok) {
+    throw Object.assign(new Error(T.refused(body.error.message)), { status: response.status });
+  }
   return body;
 }
 
@@ -128,12 +130,16 @@ function told(name, event) {
   if (["completed", "failed", "cancelled"].includes(name)) end(job);
 }
 
-function end(job) {
+function forget() {
   if (stream) stream.close();
   stream = null;
   current = null;
   sessionStorage.removeItem("job");
   busy(false);
+}
+
+function end(job) {
+  forget();
   $("pictures").replaceChildren(...job.images.map((_, index) => figure(job, index)));
   gallery();
 }
@@ -151,8 +157,22 @@ function follow(id) {
   // The browser reconnects by itself, with the last id; a refusal closes the stream for good.
   stream.onerror = () => {
     say(T.lost);
-    if (stream && stream.readyState === EventSource.CLOSED) setTimeout(() => current && follow(current), 2000);
+    if (stream && stream.readyState === EventSource.CLOSED) setTimeout(() => again(id), 2000);
   };
+}
+
+async function again(id) {
+  if (current !== id) return;
+  try {
+    await call(`/api/v1/jobs/${id}?stale=1`);
+  } catch (error) {
+    if (error.status === 404) {
+      forget();
+      say(error.message, true);
+      return;
+    }
+  }
+  follow(id);
 }
 
 async function draw(event) {
