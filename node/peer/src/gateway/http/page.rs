@@ -2,7 +2,8 @@
 
 use super::Front;
 use axum::Router;
-use axum::http::{HeaderName, header};
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -16,9 +17,19 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 pub(super) fn router() -> Router<Front> {
     Router::new()
-        .route("/", get(async || serve("text/html; charset=utf-8", HTML)))
+        .route("/", get(page))
         .route("/page.css", get(async || serve("text/css; charset=utf-8", CSS)))
         .route("/page.js", get(async || serve("text/javascript; charset=utf-8", JS)))
+}
+
+/// The page, whatever this peer can do now. Health scripts ask for this path too and read the status
+/// alone, so it says whether this peer serves.
+async fn page(State(front): State<Front>) -> Response {
+    let mut response = serve("text/html; charset=utf-8", HTML);
+    if !front.probes.health.reasons().is_empty() {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
 }
 
 fn serve(kind: &'static str, text: &'static str) -> Response {

@@ -210,4 +210,8 @@ async fn the_page_is_served_under_a_strict_policy() {
         assert!(String::from_utf8_lossy(&page.body).contains(path), "{path}");
         assert_eq!(door.get(path).await.status, StatusCode::OK, "{path}");
     }
+    door.log.status.send_modify(|status| status.leader = None);
+    let unready = door.get("/").await;
+    assert_eq!(unready.status, StatusCode::SERVICE_UNAVAILABLE, "health scripts ask for it");
+    assert_eq!(unready.body, page.body, "people can draw nothing, but see why");
 }
