@@ -1,5 +1,6 @@
 //! `atelier generate`: submit, wait with a word on each step, fetch, write.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::failure::{Exit, Failure};
 use super::files;
 use super::json::{Body, Document, JobView};
 use super::output::{dash, note};
+use super::pause::{Waiting, told_while};
 use super::progress::Progress;
 use super::timeline::Timeline;
 
@@ -38,19 +40,20 @@ pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, F
     }
     let mut previews = args.preview.map(Previews::to).transpose()?;
     let mut timeline = Timeline::new(Instant::now());
-    let mut progress = Progress::new();
-    progress.say(&format!("submitting job {}", submission.job));
+    let (progress, waiting) = (RefCell::new(Progress::new()), Waiting::default());
+    progress.borrow().say(&format!("submitting job {}", submission.job));
     let accepted = client.submit(&submission).await?;
     context.say_on_interrupt(goes_on(&accepted.job.to_string()));
-    let job = client
-        .finish(accepted.job, |event| {
-            timeline.observe(event, Instant::now());
-            progress.tell(event);
-            if let (Some(previews), Some(preview)) = (&mut previews, &event.preview) {
-                previews.show(preview);
-            }
-        })
-        .await?;
+    let finish = client.finish(accepted.job, |event| {
+        timeline.observe(event, Instant::now());
+        waiting.observe(event);
+        progress.borrow_mut().tell(event);
+        if let (Some(previews), Some(preview)) = (&mut previews, &event.preview) {
+            previews.show(preview);
+        }
+    });
+    let say = |words: &str| progress.borrow().remark(words);
+    let job = told_while(context, &client, &waiting, say, finish).await?;
     let images = client.fetch(&job).await?;
     drop(progress);
     let timeline = timeline.finish(Instant::now());

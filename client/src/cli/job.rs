@@ -1,5 +1,6 @@
 //! `atelier job`: list, show, watch, fetch, cancel; the rest is in `submit` and `letters`.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use atelier_client::{Accepted, Client, Error, Generated, Job, JobId, JobPage, Phase};
@@ -9,6 +10,7 @@ use super::failure::{Exit, Failure};
 use super::generate::{check_output, deliver};
 use super::json::{Body, Document, JobView};
 use super::output::{Output, dash, note, short};
+use super::pause::{Waiting, told_while};
 use super::progress::Progress;
 use super::reader::Reader;
 use super::{Context, PATIENCE_ASK, PATIENCE_CHANGE, letters, submit};
@@ -173,18 +175,25 @@ fn not_cancelled(id: JobId, error: Error) -> Failure {
 }
 
 async fn watch(context: &Context, id: JobId) -> Result<Exit, Failure> {
-    let mut watch = context.client(PATIENCE_ASK)?.watch(id);
-    let mut progress = Progress::new();
-    let mut last = None;
-    while let Some(event) = watch.next().await {
-        let event = event?;
-        if context.output.is_json() {
-            context.output.document_line(&Document::event(&event))?;
-        } else {
-            progress.tell(&event);
+    let client = context.client(PATIENCE_ASK)?;
+    let (progress, waiting) = (RefCell::new(Progress::new()), Waiting::default());
+    let follow = async {
+        let mut watch = client.watch(id);
+        let mut last = None;
+        while let Some(event) = watch.next().await {
+            let event = event?;
+            waiting.observe(&event);
+            if context.output.is_json() {
+                context.output.document_line(&Document::event(&event))?;
+            } else {
+                progress.borrow_mut().tell(&event);
+            }
+            last = Some(event.job);
         }
-        last = Some(event.job);
-    }
+        Ok::<_, Failure>(last)
+    };
+    let say = |words: &str| progress.borrow().remark(words);
+    let last = told_while(context, &client, &waiting, say, follow).await?;
     drop(progress);
     let Some(job) = last else { return Ok(Exit::Failed) };
     if !context.output.is_json() {
@@ -215,8 +224,13 @@ async fn fetch(context: &Context, id: JobId, to: Option<PathBuf>) -> Result<Exit
     let job = if known.phase == Phase::Succeeded {
         known
     } else {
-        let mut progress = Progress::new();
-        client.finish(id, |event| progress.tell(event)).await?
+        let (progress, waiting) = (RefCell::new(Progress::new()), Waiting::default());
+        let finish = client.finish(id, |event| {
+            waiting.observe(event);
+            progress.borrow_mut().tell(event);
+        });
+        let say = |words: &str| progress.borrow().remark(words);
+        told_while(context, &client, &waiting, say, finish).await?
     };
     let images = client.fetch(&job).await?;
     let accepted = Accepted { job: id, duplicate: true, log_index: job.log_index };

@@ -19,6 +19,7 @@ mod json;
 mod letters;
 mod member;
 mod output;
+mod pause;
 mod progress;
 mod queue;
 mod quorum;
@@ -53,6 +54,8 @@ struct Context {
     output: Output,
     /// What to tell a user who interrupts: where the work goes on without him.
     on_interrupt: Mutex<Option<String>>,
+    /// Why the job that is waited for does not move.
+    pause: Mutex<Option<String>>,
 }
 
 impl Context {
@@ -118,6 +121,18 @@ impl Context {
         *self.on_interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(hint);
     }
 
+    fn note_pause(&self, words: Option<String>) {
+        *self.pause.lock().unwrap_or_else(PoisonError::into_inner) = words;
+    }
+
+    /// Adds that the queue is paused, where that is why somebody has waited in vain.
+    fn paused(&self, failure: Failure) -> Failure {
+        if !matches!(failure.exit, Exit::Timeout | Exit::Interrupted) {
+            return failure;
+        }
+        failure.why(self.pause.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
+
     fn interrupted(&self) -> Failure {
         let hint = self.on_interrupt.lock().unwrap_or_else(PoisonError::into_inner).take();
         Failure::new(Exit::Interrupted, "interrupted").hints(hint)
@@ -135,8 +150,8 @@ pub(crate) fn run() -> ExitCode {
     {
         return failure.report(format);
     }
-    let context =
-        Context { connection, output: Output::new(format), on_interrupt: Mutex::new(None) };
+    let (on_interrupt, pause) = Default::default();
+    let context = Context { connection, output: Output::new(format), on_interrupt, pause };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -146,7 +161,7 @@ pub(crate) fn run() -> ExitCode {
     let result = runtime.block_on(async {
         match dispatch(&context, args.command).await {
             Ok(exit) => Ok(exit),
-            Err(failure) => Err(explain::explain(&context, failure).await),
+            Err(failure) => Err(explain::explain(&context, context.paused(failure)).await),
         }
     });
     // A reader of standard input may hang in a thread that cannot be stopped.

@@ -38,6 +38,14 @@ impl Progress {
         }
     }
 
+    /// Says something that stays to be read.
+    pub(super) fn remark(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(plain(text)),
+            None => note(text),
+        }
+    }
+
     pub(super) fn tell(&mut self, event: &Event) {
         for line in self.narrator.tell(event).iter().map(|line| plain(line)) {
             match &self.bar {

@@ -10,7 +10,8 @@ use super::output::{Output, dash, note};
 use super::reader::Reader;
 use super::{Context, PATIENCE_CHANGE};
 
-const PAUSED: &str = "queue.paused";
+/// The setting that gives out no more jobs.
+pub(super) const PAUSED: &str = "queue.paused";
 const QUEUE_PREFIX: &str = "queue.";
 
 pub(super) async fn run(context: &Context, command: QueueCommand) -> Result<Exit, Failure> {

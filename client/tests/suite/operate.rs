@@ -90,6 +90,30 @@ fn a_file_of_lines_is_submitted_in_batches() {
     assert_eq!(asked.seed, 0);
 }
 
+#[test]
+fn a_job_that_waits_for_a_paused_queue_says_so_and_why() {
+    let (_world, peers) = cluster(1);
+    let peer = &peers[0];
+    ok(&run_as(peer, &["queue", "pause", "--reason", "new disks"]));
+    let why = "the queue is paused: new disks; `atelier queue resume`";
+    let calls: [&[&str]; 3] = [
+        &["generate", "a cat", "--job-id", JOB, "-o", "-"],
+        &["job", "watch", JOB],
+        &["job", "watch", JOB, "-o", "json"],
+    ];
+    for args in calls {
+        peer.script("watch", Act::StallAfter(1));
+        let output = run(peer, &[args, &["--timeout", "2s"]].concat());
+        let told = stderr(&output);
+        assert_eq!(code(&output), 6, "{told}");
+        assert_eq!(told.matches(why).count(), 2, "while it waits, and at the end: {told}");
+    }
+    ok(&run_as(peer, &["queue", "resume"]));
+    peer.script("watch", Act::StallAfter(1));
+    let output = run(peer, &["job", "watch", JOB, "--timeout", "1s"]);
+    assert!(!stderr(&output).contains("paused"), "{}", stderr(&output));
+}
+
 /// Makes so many failed jobs.
 fn failed_jobs(peer: &Peer, world: &Mutex<World>, count: usize) {
     submit(peer, JOB);
