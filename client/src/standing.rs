@@ -77,7 +77,7 @@ fn unconfirmed(members: &[Member]) -> Option<String> {
     let (total, alive) = (voters.clone().count(), voters.filter(|voter| voter.alive).count());
     let quorum = total / 2 + 1;
     match members.iter().find(|member| member.leader) {
-        _ if members.is_empty() => Some("it belongs to no cluster".to_owned()),
+        _ if members.is_empty() => Some("it belongs to no cluster yet".to_owned()),
         None => Some("it knows no leader".to_owned()),
         Some(leader) if !leader.alive => {
             Some(format!("it does not reach the leader, node {}", leader.node))

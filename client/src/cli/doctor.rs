@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use atelier_client::{Client, Examination, FindingLevel, Member, Status, Survey};
+use atelier_client::{
+    Answer, Client, Error, Examination, Finding, FindingLevel, Member, NodeId, Status, Survey,
+};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::args::DoctorArgs;
 use super::cluster::reason;
-use super::explain::where_to_look;
+use super::explain::{Unformed, where_to_look};
 use super::failure::{Exit, Failure};
 use super::generate::check_output;
 use super::json::{self, Body, CheckView, DoctorView, Document};
@@ -51,7 +53,18 @@ pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<Exit, Fai
             .why(why.map(ToString::to_string).collect::<Vec<_>>())
             .hints(where_to_look(context)));
     }
-    let visits = join_all(survey.members.iter().map(|member| visit(context, member))).await;
+    let mut places: Vec<(NodeId, &str)> =
+        survey.members.iter().map(|member| (member.node, member.address.as_str())).collect();
+    if places.is_empty() {
+        // No member is known yet, so those who answer are looked at.
+        let here = survey
+            .answers
+            .iter()
+            .filter_map(|one| Some((one.status.as_ref().ok()?.node, one.address.as_str())));
+        places = here.collect();
+    }
+    let visits = places.into_iter().map(|(node, address)| visit(context, node, address));
+    let visits = join_all(visits).await;
     let paused = paused(context, &client, &survey).await;
     let checks = judge(&survey, paused, &visits);
     let level = checks.iter().map(|check| check.level).max_by_key(|word| severity(word));
@@ -90,15 +103,15 @@ async fn paused(context: &Context, client: &Client, survey: &Survey) -> Option<C
     Some(check(None, "queue", FindingLevel::Warn, found, fix))
 }
 
-async fn visit(context: &Context, member: &Member) -> Visit {
+async fn visit(context: &Context, node: NodeId, address: &str) -> Visit {
     let start = Instant::now();
     let mut visit = Visit {
-        node: member.node,
+        node,
         round_trip: Duration::ZERO,
         skew_ms: 0,
         examined: Err("it was not asked".to_owned()),
     };
-    let client = match context.client_of(&member.address, PATIENCE_EXAMINE) {
+    let client = match context.client_of(address, PATIENCE_EXAMINE) {
         Ok(client) => client,
         Err(failure) => {
             visit.examined = Err(reason(&failure));
@@ -138,6 +151,7 @@ fn now_ms() -> u64 {
 /// Everything that was found, the cluster first.
 fn judge(survey: &Survey, paused: Option<CheckView>, visits: &[Visit]) -> Vec<CheckView> {
     let mut checks = of_the_cluster(survey);
+    checks.extend(of_silent_endpoints(survey));
     checks.extend(paused);
     for visit in visits {
         of_a_peer(visit, &mut checks);
@@ -145,12 +159,13 @@ fn judge(survey: &Survey, paused: Option<CheckView>, visits: &[Visit]) -> Vec<Ch
     checks
 }
 
-fn of_the_cluster(survey: &Survey) -> Vec<CheckView> {
-    let check = |check: &str, level: FindingLevel, found: String, fix: &str| {
-        self::check(None, check, level, found, fix)
-    };
+/// Whether those who are there can decide; where nothing was ever decided, who is waited for.
+fn quorum(survey: &Survey) -> CheckView {
     let voters = Voters::of(&survey.members);
-    let mut checks = Vec::new();
+    if let Some(unformed) = Unformed::of(survey).filter(|_| survey.leader().is_none()) {
+        let found = unformed.words();
+        return check(None, "quorum", FindingLevel::Fail, found, &unformed.next());
+    }
     let spare = (voters.alive + voters.tolerates()).saturating_sub(voters.total);
     let found = format!(
         "{} of {} voters alive, {} must agree, {spare} more may fail",
@@ -161,8 +176,9 @@ fn of_the_cluster(survey: &Survey) -> Vec<CheckView> {
     let (level, fix) = match (voters.decides(), spare) {
         (false, _) => (
             FindingLevel::Fail,
-            "start the voters that are down; one that is lost for good: `atelier member replace`; \
-             a majority lost for good: `atelier cluster recover`",
+            "start the voters that are down, or mend the network between them; one that is lost \
+             for good: `atelier member replace`; a majority lost for good: `atelier cluster \
+             recover`",
         ),
         (true, 0) => (
             FindingLevel::Warn,
@@ -170,7 +186,31 @@ fn of_the_cluster(survey: &Survey) -> Vec<CheckView> {
         ),
         (true, _) => (FindingLevel::Ok, ""),
     };
-    checks.push(check("quorum", level, found, fix));
+    check(None, "quorum", level, found, fix)
+}
+
+/// Endpoints that do not answer and are no member's: those are visited.
+fn of_silent_endpoints(survey: &Survey) -> Vec<CheckView> {
+    let is_member = |address: &str| survey.members.iter().any(|member| member.address == address);
+    let silent = |one: &Answer| {
+        let why = one.status.as_ref().err().filter(|_| !is_member(&one.address))?;
+        let found = match why {
+            Error::Unavailable { tried, .. } if !tried.is_empty() => {
+                tried.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+            }
+            error => format!("{}: {error}", one.address),
+        };
+        let fix = "is its process running, and its gRPC port open to this machine?";
+        Some(check(None, "answers", FindingLevel::Fail, found, fix))
+    };
+    survey.answers.iter().filter_map(silent).collect()
+}
+
+fn of_the_cluster(survey: &Survey) -> Vec<CheckView> {
+    let check = |check: &str, level: FindingLevel, found: String, fix: &str| {
+        self::check(None, check, level, found, fix)
+    };
+    let mut checks = vec![quorum(survey)];
     checks.push(match survey.leader() {
         Some(leader) => check("leader", FindingLevel::Ok, format!("node {leader} leads"), ""),
         None => check(
@@ -239,10 +279,7 @@ fn of_a_peer(visit: &Visit, checks: &mut Vec<CheckView>) {
         checks.push(check(node, "answers", FindingLevel::Fail, found, fix));
         return;
     }
-    let (ms, slow) = (visit.round_trip.as_secs_f64() * 1e3, visit.round_trip > ROUND_TRIP_WARN);
-    let level = if slow { FindingLevel::Warn } else { FindingLevel::Ok };
-    let fix = if slow { "far away or loaded: raft.heartbeat_ms must be above it" } else { "" };
-    checks.push(check(node, "round trip", level, format!("{ms:.1} ms from here"), fix));
+    checks.push(round_trip(visit, examination));
     let off = visit.skew_ms.unsigned_abs() > SKEW_WARN_MS;
     let level = if off { FindingLevel::Warn } else { FindingLevel::Ok };
     let found = format!("{:+} ms against this machine", visit.skew_ms);
@@ -250,8 +287,32 @@ fn of_a_peer(visit: &Visit, checks: &mut Vec<CheckView>) {
     checks.push(check(node, "clock", level, found, fix));
     for finding in &examination.findings {
         let (level, found) = (finding.level, finding.found.clone());
-        checks.push(check(node, &finding.check, level, found, &finding.fix));
+        checks.push(check(node, &finding.check, level, found, fix_of(finding)));
     }
+}
+
+/// The way to a peer and back, as far as it can be told from a call that may wait for a leader.
+fn round_trip(visit: &Visit, examination: &Examination) -> CheckView {
+    let found = format!("{:.1} ms from here", visit.round_trip.as_secs_f64() * 1e3);
+    let is_unled =
+        |finding: &Finding| finding.check == "raft" && finding.level == FindingLevel::Fail;
+    let (level, found, fix) = if visit.round_trip <= ROUND_TRIP_WARN {
+        (FindingLevel::Ok, found, "")
+    } else if examination.findings.iter().any(is_unled) {
+        let found = format!("{found}: it waits for a leader before it answers, see `raft`");
+        (FindingLevel::Ok, found, "")
+    } else {
+        let fix = "far away or loaded: raft.heartbeat_ms must be above it";
+        (FindingLevel::Warn, found, fix)
+    };
+    check(Some(visit.node), "round trip", level, found, fix)
+}
+
+/// What to do about a finding. A peer that has stopped for a reason which says what to do, such as
+/// an older directory that was put back, must not be contradicted by what is done about a disk.
+fn fix_of(finding: &Finding) -> &str {
+    let says_itself = finding.check == "raft" && finding.found.contains("atelier member replace");
+    if says_itself { "do as `found` says; a restart alone mends nothing" } else { &finding.fix }
 }
 
 fn check(
@@ -371,7 +432,6 @@ fn fill(file: &std::fs::File, view: &DoctorView, survey: &Survey) -> std::io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atelier_client::Finding;
 
     fn visit(examined: Result<Examination, String>, skew_ms: i64) -> Visit {
         Visit { node: 2, round_trip: Duration::from_millis(3), skew_ms, examined }
@@ -401,6 +461,18 @@ mod tests {
             [pair("round trip", "ok"), pair("clock", "warn"), pair("fsync", "warn")]
         );
         assert_eq!(told(&visit(Err("refused".to_owned()), 0)), [pair("answers", "fail")]);
+        let stopped = Finding {
+            check: "raft".to_owned(),
+            level: FindingLevel::Fail,
+            found: "an older directory; keep it and `atelier member replace 2`".to_owned(),
+            fix: "mend the disk, then restart it".to_owned(),
+        };
+        assert!(!fix_of(&stopped).contains("disk"));
+        let waits =
+            Visit { round_trip: Duration::from_millis(500), ..visit(Err(String::new()), 0) };
+        let check = round_trip(&waits, &examination(vec![stopped]));
+        assert_eq!((check.level, check.fix), ("ok", None), "{}", check.found);
+        assert_eq!(round_trip(&waits, &examination(Vec::new())).level, "warn");
         let other = Examination { node: 3, ..examination(Vec::new()) };
         assert_eq!(told(&visit(Ok(other), 0)), [pair("answers", "fail")]);
     }

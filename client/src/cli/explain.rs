@@ -41,6 +41,12 @@ fn explained(failure: Failure, survey: &Survey, asks_default: bool) -> Failure {
     if survey.statuses().next().is_none() {
         return failure.hints(nobody(asks_default));
     }
+    if let Some(unformed) = Unformed::of(survey) {
+        return failure
+            .why([unformed.words()])
+            .hint(unformed.next())
+            .hint("`atelier doctor` says what is wrong with each peer, and what to do");
+    }
     let (arithmetic, leader) = arithmetic(survey);
     let next = match leader {
         Some(leader) => format!("repeat the command; the leader is at {}", leader.address),
@@ -53,12 +59,69 @@ fn explained(failure: Failure, survey: &Survey, asks_default: bool) -> Failure {
         .hint("`atelier doctor` says what is wrong with each peer, and what to do")
 }
 
+/// A cluster that has not decided anything yet: not all of its first members are started.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unformed {
+    /// Who answers, and waits.
+    here: Vec<String>,
+    /// Who does not answer, of those that are known from here.
+    missing: Vec<String>,
+}
+
+impl Unformed {
+    /// `None` where nobody answers, and where somebody has ever seen a decision.
+    pub(super) fn of(survey: &Survey) -> Option<Self> {
+        let has_decided = survey.statuses().any(|status| status.commit_index > 0);
+        if has_decided || survey.statuses().next().is_none() {
+            return None;
+        }
+        let mut unformed = Self { here: Vec::new(), missing: Vec::new() };
+        for answer in &survey.answers {
+            let whose = match &answer.status {
+                Ok(_) => &mut unformed.here,
+                Err(_) => &mut unformed.missing,
+            };
+            whose.push(answer.address.clone());
+        }
+        // A member that cannot be dialled was not asked.
+        let silent = survey.members.iter().filter(|member| survey.of(member.node).is_none());
+        for member in silent {
+            if !unformed.missing.contains(&member.address) {
+                unformed.missing.push(member.address.clone());
+            }
+        }
+        Some(unformed)
+    }
+
+    pub(super) fn words(&self) -> String {
+        let verb = if self.here.len() == 1 { "answers" } else { "answer" };
+        let here = format!("the cluster is not formed yet: {} {verb}", self.here.join(", "));
+        match self.missing.as_slice() {
+            [] => format!("{here}, and not all of its first members are started"),
+            missing => format!("{here}; waited for: {}", missing.join(", ")),
+        }
+    }
+
+    pub(super) fn next(&self) -> String {
+        let start = match self.missing.as_slice() {
+            [] => {
+                "start the other peers that `peers` names in the configuration of this one".into()
+            }
+            missing => format!("start `atelierd` at {}", missing.join(" and at ")),
+        };
+        format!("{start}; the one with the least id forms the cluster")
+    }
+}
+
 /// Endpoints that answer and belong to no cluster, or to another one.
 fn strangers(survey: &Survey) -> Vec<String> {
     let is_member = |node| survey.members.iter().any(|member| member.node == node);
     let stranger = |one: &atelier_client::Answer| {
         let status = one.status.as_ref().ok()?;
-        let told = format!("{} answers and is no member: was it removed?", one.address);
+        let told = match status.commit_index {
+            0 => format!("{} answers and is no member yet: `atelier member add`", one.address),
+            _ => format!("{} answers and is no member: was it removed?", one.address),
+        };
         (!is_member(status.node)).then_some(told)
     };
     survey.answers.iter().filter_map(stranger).collect()
@@ -173,6 +236,34 @@ mod tests {
         assert!(deposed.hints[0].contains("atelier cluster status --stale"));
         let removed = told(&[2, 3, 4], Some(2));
         assert_eq!(removed.why[0], "http://peer-4:7861 answers and is no member: was it removed?");
+    }
+
+    #[test]
+    fn a_cluster_that_is_not_formed_yet_says_who_is_waited_for() {
+        let survey = |endpoints: &[u64], members: &[u64]| {
+            let answer = |node: &u64| {
+                let silent = Error::Unavailable { tried: Vec::new(), leader: None };
+                let fresh = Status { commit_index: 0, applied_index: 0, ..status(*node, None) };
+                let address = format!("http://peer-{node}:7861");
+                Answer { address, status: (*node == 2).then_some(fresh).ok_or(silent) }
+            };
+            let members = members.iter().map(|node| member(*node)).collect();
+            Survey { answers: endpoints.iter().map(answer).collect(), members }
+        };
+        let told = |endpoints, members| {
+            let failure = Failure::new(Exit::Unavailable, "no");
+            explained(failure, &survey(endpoints, members), false)
+        };
+        let waits = "the cluster is not formed yet: http://peer-2:7861 answers; waited for: \
+                     http://peer-1:7861, http://peer-3:7861";
+        for members in [[].as_slice(), &[1, 2, 3]] {
+            let failure = told(&[1, 2, 3], members);
+            assert_eq!(failure.why, [waits]);
+            assert!(failure.hints[0].starts_with("start `atelierd` at http://peer-1:7861 and at "));
+        }
+        let alone = told(&[2], &[]);
+        assert!(alone.why[0].ends_with("not all of its first members are started"));
+        assert!(alone.hints[0].contains("`peers`"), "{:?}", alone.hints);
     }
 
     #[test]

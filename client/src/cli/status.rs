@@ -2,7 +2,7 @@
 
 use atelier_client::{NodeId, Status, Survey};
 
-use super::explain::where_to_look;
+use super::explain::{Unformed, where_to_look};
 use super::failure::{Exit, Failure};
 use super::json::{Body, Counts, Document, MemberView, PeerView, StatusView, VotersView};
 use super::output::{dash, note};
@@ -48,7 +48,10 @@ pub(super) fn view(survey: &Survey) -> StatusView {
         features: newest(survey).map(|one| one.features),
         paused: newest(survey).map(|one| one.paused),
         voters: Voters::of(&survey.members).into(),
-        warnings: zone_warning(&survey.members).into_iter().collect(),
+        warnings: zone_warning(&survey.members)
+            .into_iter()
+            .chain(Unformed::of(survey).map(|unformed| unformed.words()))
+            .collect(),
     }
 }
 
