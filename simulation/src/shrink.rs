@@ -83,8 +83,7 @@ fn with_shorter_faults(
     attempt: &mut impl FnMut(&Scenario) -> Option<bool>,
 ) -> Scenario {
     for at in 0..smallest.faults() {
-        loop {
-            let Some(candidate) = smallest.with_half_a_fault(at) else { break };
+        while let Some(candidate) = smallest.with_half_a_fault(at) {
             match attempt(&candidate) {
                 Some(true) => smallest = candidate,
                 Some(false) => break,

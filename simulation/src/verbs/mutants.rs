@@ -17,10 +17,10 @@ pub(crate) fn run(_only: &[String], _seeds: u64) -> anyhow::Result<ExitCode> {
 
 /// Plants a bug for as long as the result lives, where one is named.
 #[cfg(not(feature = "mutants"))]
-pub(crate) fn plant(bug: Option<&str>) -> anyhow::Result<()> {
+pub(crate) fn plant(bug: Option<&str>) -> anyhow::Result<Option<std::convert::Infallible>> {
     match bug {
         Some(_) => bail!(NONE),
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 
