@@ -57,6 +57,14 @@ pub fn command_to_proto(command: &Command) -> pb::Command {
             let author = (*author != Author::default()).then(|| author_to_proto(author));
             Kind::RemoveNode(pb::RemoveNode { node: node.0, author })
         }
+        later => later_to_proto(later),
+    };
+    pb::Command { format: command.features(), command: Some(kind) }
+}
+
+/// Encodes what came with feature level 2 and later ones.
+fn later_to_proto(command: &Command) -> Kind {
+    match command {
         Command::Release(release) => Kind::Release(pb::Release {
             jobs: release.jobs.iter().copied().map(job_bytes).collect(),
         }),
@@ -86,8 +94,18 @@ pub fn command_to_proto(command: &Command) -> pb::Command {
             act: note.act.clone(),
             author: Some(author_to_proto(&note.author)),
         }),
-    };
-    pb::Command { format: command.features(), command: Some(kind) }
+        // Named, so that the compiler asks for one that is new.
+        Command::Submit(_)
+        | Command::Assign(_)
+        | Command::Complete(_)
+        | Command::Fail(_)
+        | Command::Revoke(_)
+        | Command::Cancel(_)
+        | Command::Forget(_)
+        | Command::AllocateNode(_)
+        | Command::RegisterNode(_)
+        | Command::RemoveNode(_) => unreachable!("a command of the first level"),
+    }
 }
 
 /// Decodes a command. Whether it makes sense is for `State::apply` to say.
