@@ -18,32 +18,46 @@ use std::time::Duration;
 /// A clock that is off by less is left alone: every stamp may be off by so much.
 pub const APART_MAX: Duration = Duration::from_secs(5);
 
-/// How far this machine's wall clock is from the cluster's.
-#[derive(Debug, Default)]
+/// Before anybody has told.
+const UNKNOWN: i64 = i64::MIN;
+
+/// The cluster's time, as a distance from the clock that never jumps: a wall clock that is set wrong
+/// while its peer leads is found out at once.
+#[derive(Debug)]
 pub struct ClusterTime {
-    // Milliseconds to be added to the own clock.
-    apart_ms: AtomicI64,
+    // The cluster's wall clock in milliseconds when the monotonic one stood at zero.
+    zero_ms: AtomicI64,
     agreed: AtomicBool,
+    // Whether the own clock was told to be wrong.
+    told: AtomicBool,
+}
+
+impl Default for ClusterTime {
+    fn default() -> ClusterTime {
+        let (agreed, told) = (AtomicBool::new(false), AtomicBool::new(false));
+        ClusterTime { zero_ms: AtomicI64::new(UNKNOWN), agreed, told }
+    }
 }
 
 impl ClusterTime {
-    /// Notes what the cluster's time is, as a distance from this machine's clock.
-    pub(crate) fn learn(&self, apart_ms: i64) {
-        let is_well = u128::from(apart_ms.unsigned_abs()) <= APART_MAX.as_millis();
-        let apart_ms = if is_well { 0 } else { apart_ms };
-        let before = self.apart_ms.swap(apart_ms, Ordering::Relaxed);
-        if (before == 0) != is_well {
+    /// Notes what the cluster's time is, as a distance from this machine's clock now.
+    pub(crate) fn learn(&self, clock: &dyn Clock, apart_ms: i64) {
+        let (now_ms, own_ms) = (millis(clock.now()), signed(clock.own_wall_ms()));
+        let zero_ms = own_ms.saturating_add(apart_ms).saturating_sub(now_ms);
+        self.zero_ms.store(zero_ms, Ordering::Relaxed);
+        let is_wrong = is_apart(apart_ms);
+        if self.told.swap(is_wrong, Ordering::Relaxed) == is_wrong {
             return;
         }
-        if is_well {
-            tracing::info!("this machine's clock agrees with the cluster's again");
-        } else {
+        if is_wrong {
             let seconds = apart_ms.unsigned_abs() / 1_000;
             let way = if apart_ms > 0 { "behind" } else { "ahead of" };
             tracing::warn!(
                 "this machine's clock is {seconds} s {way} the cluster's, which is used instead; \
                  run a time service, such as chrony"
             );
+        } else {
+            tracing::info!("this machine's clock agrees with the cluster's again");
         }
     }
 
@@ -57,12 +71,14 @@ impl ClusterTime {
         self.agreed.load(Ordering::Relaxed)
     }
 
-    fn apart_ms(&self) -> i64 {
-        self.apart_ms.load(Ordering::Relaxed)
+    /// The cluster's wall clock; none before anybody has told.
+    fn at(&self, now: Duration) -> Option<i64> {
+        let zero_ms = self.zero_ms.load(Ordering::Relaxed);
+        (zero_ms != UNKNOWN).then(|| zero_ms.saturating_add(millis(now)))
     }
 }
 
-/// A clock whose wall time is the cluster's.
+/// A clock whose wall time is the cluster's, where the own one is far from that.
 pub(crate) struct ClusterClock {
     pub(crate) own: Arc<dyn Clock>,
     pub(crate) time: Arc<ClusterTime>,
@@ -74,7 +90,13 @@ impl Clock for ClusterClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        self.own.wall_ms().saturating_add_signed(self.time.apart_ms())
+        let own_ms = self.own.wall_ms();
+        match self.time.at(self.own.now()) {
+            Some(told_ms) if is_apart(told_ms.saturating_sub(signed(own_ms))) => {
+                u64::try_from(told_ms).unwrap_or(own_ms)
+            }
+            _ => own_ms,
+        }
     }
 
     fn own_wall_ms(&self) -> u64 {
@@ -84,6 +106,18 @@ impl Clock for ClusterClock {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         self.own.sleep(duration)
     }
+}
+
+fn is_apart(apart_ms: i64) -> bool {
+    u128::from(apart_ms.unsigned_abs()) > APART_MAX.as_millis()
+}
+
+pub(crate) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn signed(wall_ms: u64) -> i64 {
+    i64::try_from(wall_ms).unwrap_or(i64::MAX)
 }
 
 /// The distance from the own clock at which most clocks stand: the median, and of two the earlier,
@@ -125,10 +159,39 @@ mod tests {
         let time = Arc::<ClusterTime>::default();
         let clock = ClusterClock { own: own.clone(), time: time.clone() };
         let own_ms = own.wall_ms();
+        assert_eq!(clock.wall_ms(), own_ms, "nobody has told");
         for (learned, expect) in [(4_999, 0), (DAY_MS, DAY_MS), (-DAY_MS, -DAY_MS), (5_000, 0)] {
-            time.learn(learned);
+            time.learn(&clock, learned);
             assert_eq!(clock.wall_ms(), own_ms.saturating_add_signed(expect), "{learned}");
             assert_eq!(clock.own_wall_ms(), own_ms);
         }
+    }
+
+    /// What its machine says may change at any moment.
+    struct SetClock(std::sync::atomic::AtomicU64);
+
+    impl Clock for SetClock {
+        fn now(&self) -> Duration {
+            Duration::from_secs(9)
+        }
+
+        fn wall_ms(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(tokio::time::sleep(duration))
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_wrong_counts_no_more_at_that_moment() {
+        let own = Arc::new(SetClock(1_800_000_000_000.into()));
+        let time = Arc::<ClusterTime>::default();
+        let clock = ClusterClock { own: own.clone(), time: time.clone() };
+        time.learn(&clock, 0);
+        own.0.fetch_add(DAY_MS.unsigned_abs(), Ordering::Relaxed);
+        assert_eq!(clock.wall_ms(), 1_800_000_000_000);
+        assert_eq!(clock.own_wall_ms(), 1_800_000_000_000 + DAY_MS.unsigned_abs());
     }
 }

@@ -9,7 +9,7 @@
 //! from the moment its leadership began (as etcd does with its leases). For assignments it waits
 //! until it hears.
 
-use crate::cluster_time::ClusterTime;
+use crate::cluster_time::{ClusterTime, millis, signed};
 use atelier_state::LogIndex;
 use atelier_state::job::{JobId, Phase};
 use atelier_state::lease::FencingToken;
@@ -46,7 +46,8 @@ pub struct Liveness {
     // Where the log stood when the leadership began.
     led_from: LogIndex,
     heard: BTreeMap<NodeId, Heard>,
-    // How far ahead of the leader's own each clock was, in milliseconds; of nodes that were heard alone.
+    // What each wall clock said when the leader's monotonic one stood at zero, in milliseconds; of nodes that were
+    // heard alone.
     clocks: BTreeMap<NodeId, i64>,
 }
 
@@ -115,21 +116,26 @@ impl Liveness {
         assert!(self.heard.len() <= limits::NODES_MAX);
     }
 
-    /// Notes how far ahead of the leader's own the clock of a node is that was heard.
-    pub fn clock(&mut self, node: NodeId, ahead_ms: i64) {
+    /// Notes what the wall clock of a node says that was heard.
+    pub fn clock(&mut self, now: Duration, node: NodeId, wall_ms: u64) {
         if self.heard.contains_key(&node) {
-            self.clocks.insert(node, ahead_ms);
+            self.clocks.insert(node, signed(wall_ms).saturating_sub(millis(now)));
         }
     }
 
-    /// Returns how far ahead of the leader's own the clocks of the voters are that are alive, its own
-    /// among them. One that did not tell is of the version before, and counts as the leader's.
-    pub fn clocks(&self, now: Duration, own: NodeId, voters: &BTreeSet<NodeId>) -> Vec<i64> {
+    /// Returns how far ahead of the leader's own wall clock those of the voters are that are alive, its
+    /// own among them. One that did not tell is of the version before, and counts as the leader's.
+    pub fn clocks(
+        &self,
+        now: Duration,
+        (own, own_ms): (NodeId, u64),
+        voters: &BTreeSet<NodeId>,
+    ) -> Vec<i64> {
+        let ahead =
+            |zero_ms: &i64| zero_ms.saturating_add(millis(now)).saturating_sub(signed(own_ms));
         let of = |voter: &NodeId| match *voter == own {
             true => Some(0),
-            false if self.is_alive(now, *voter) => {
-                Some(self.clocks.get(voter).copied().unwrap_or(0))
-            }
+            false if self.is_alive(now, *voter) => Some(self.clocks.get(voter).map_or(0, ahead)),
             false => None,
         };
         voters.iter().filter_map(of).collect()
@@ -237,8 +243,8 @@ impl LivenessTable {
     }
 
     /// Notes the clock of a node that was heard.
-    pub(crate) fn clock(&self, node: NodeId, ahead_ms: i64) {
-        self.lock().clock(node, ahead_ms);
+    pub(crate) fn clock(&self, now: Duration, node: NodeId, wall_ms: u64) {
+        self.lock().clock(now, node, wall_ms);
     }
 
     /// The cluster's time, as far as this peer knows.

@@ -190,8 +190,7 @@ impl Peer for PeerService {
         let node = beat.node;
         liveness.beat(clock.now(), beat);
         if wall_ms > 0 {
-            let ahead_ms = i128::from(wall_ms) - i128::from(clock.own_wall_ms());
-            liveness.clock(node, i64::try_from(ahead_ms).unwrap_or(0));
+            liveness.clock(clock.now(), node, wall_ms);
         }
         let knows = liveness.time().is_agreed();
         Ok(Response::new(BeatReply { wall_ms: if knows { clock.wall_ms() } else { 0 } }))

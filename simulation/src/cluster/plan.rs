@@ -372,6 +372,8 @@ fn acts(rng: &mut Rng, shape: &Shape) -> Vec<Act> {
     drawn
 }
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
 fn kind_of(rng: &mut Rng, shape: &Shape, kind: u64) -> FaultKind {
     let peer = rng.between(1..=shape.peers);
     match kind {
@@ -385,7 +387,8 @@ fn kind_of(rng: &mut Rng, shape: &Shape, kind: u64) -> FaultKind {
         7 => FaultKind::SlowDisk { peer, by_ms: rng.between(5..=800) },
         8 => FaultKind::DiskFailure { peer },
         _ => {
-            let by_ms = i64::try_from(rng.between(1..=3_600_000)).expect("an hour fits");
+            // Longer than anything is kept: a clock that counted would forget a history.
+            let by_ms = i64::try_from(rng.between(1..=30 * DAY_MS)).expect("a month fits");
             FaultKind::Skew { peer, by_ms: if rng.chance(50) { by_ms } else { -by_ms } }
         }
     }

@@ -296,12 +296,13 @@ impl Leader {
             let status = self.status.borrow();
             (status.node, status.voters.clone())
         };
+        let own = (own, self.clock.own_wall_ms());
         let clocks = liveness.clocks(self.clock.now(), own, &voters);
         let median = cluster_time::median(clocks, voters.len());
         let time = self.liveness.time();
         time.agree(median.is_some());
         if let Some(apart_ms) = median {
-            time.learn(apart_ms);
+            time.learn(self.clock.as_ref(), apart_ms);
         }
     }
 

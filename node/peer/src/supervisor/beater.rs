@@ -92,5 +92,6 @@ fn learn_time(parts: &SupervisorParts, asked: Duration, told_ms: u64) {
     let under_way = parts.clock.now().saturating_sub(asked) / 2;
     let told_ms = i128::from(told_ms) + under_way.as_millis() as i128;
     let apart_ms = told_ms - i128::from(parts.clock.own_wall_ms());
-    parts.liveness.time().learn(i64::try_from(apart_ms).unwrap_or(0));
+    let apart_ms = i64::try_from(apart_ms).unwrap_or(0);
+    parts.liveness.time().learn(parts.clock.as_ref(), apart_ms);
 }

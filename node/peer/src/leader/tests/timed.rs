@@ -235,14 +235,19 @@ fn the_clocks_of_voters_that_are_heard_are_told_and_a_silent_ones_not() {
     let voters: BTreeSet<NodeId> = [NodeId(1), NodeId(2), NodeId(3)].into();
     let beat = |node| Beat { node: NodeId(node), incarnation: 1, running: Vec::new(), features: 1 };
     let now = Duration::from_secs(1);
-    assert_eq!(liveness.clocks(now, NodeId(1), &voters), [0]);
-    liveness.clock(NodeId(2), 70_000);
-    assert_eq!(liveness.clocks(now, NodeId(1), &voters), [0], "it was not heard");
+    let own = (NodeId(1), WALL_MS);
+    assert_eq!(liveness.clocks(now, own, &voters), [0]);
+    liveness.clock(now, NodeId(2), WALL_MS + 70_000);
+    assert_eq!(liveness.clocks(now, own, &voters), [0], "it was not heard");
     liveness.beat(now, beat(2));
     liveness.beat(now, beat(3));
     liveness.beat(now, beat(9));
-    liveness.clock(NodeId(2), 70_000);
-    liveness.clock(NodeId(9), 70_000);
-    assert_eq!(liveness.clocks(now, NodeId(1), &voters), [0, 70_000, 0], "the third did not tell");
-    assert_eq!(liveness.clocks(now + 2 * LEASE, NodeId(1), &voters), [0]);
+    liveness.clock(now, NodeId(2), WALL_MS + 70_000);
+    liveness.clock(now, NodeId(9), WALL_MS + 70_000);
+    assert_eq!(liveness.clocks(now, own, &voters), [0, 70_000, 0], "the third did not tell");
+    let set = (NodeId(1), WALL_MS + 70_000);
+    assert_eq!(liveness.clocks(now, set, &voters), [0, 0, 0], "the leader's own was set since");
+    let later = now + Duration::from_secs(1);
+    assert_eq!(liveness.clocks(later, (NodeId(1), WALL_MS + 1_000), &voters), [0, 70_000, 0]);
+    assert_eq!(liveness.clocks(now + 2 * LEASE, own, &voters), [0]);
 }
