@@ -44,6 +44,7 @@ pub enum Mutant {
     ForeignCheckpoint,
     ResumedOneStepLater,
     ArtifactBeforeItsCopy,
+    OwnClockCounts,
 }
 
 #[cfg(feature = "mutants")]

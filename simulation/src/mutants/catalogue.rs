@@ -32,7 +32,7 @@ const fn row(name: &'static str, world: World, bug: Bug, models: &'static str) -
 
 /// The catalogue.
 #[rustfmt::skip]
-pub const CATALOGUE: [Entry; 33] = [
+pub const CATALOGUE: [Entry; 34] = [
     row("lease-without-fencing", World::Core, Bug::Product(Mutant::LeaseWithoutFencing),
         "any token of a job is listened to, so a worker that was given up still decides"),
     row("late-completion-accepted", World::Core, Bug::Product(Mutant::LateCompletionAccepted),
@@ -95,6 +95,8 @@ pub const CATALOGUE: [Entry; 33] = [
         "a step is left out where an attempt goes on from a checkpoint"),
     row("artifact-before-its-copy", World::Cluster, Bug::Product(Mutant::ArtifactBeforeItsCopy),
         "a picture is named in the log before its copy is made"),
+    row("own-clock-counts", World::Cluster, Bug::Product(Mutant::OwnClockCounts),
+        "a leader judges ages by its own clock, however wrong"),
     row("retry-with-new-id", World::Cluster, Bug::Client(Clients::RetryWithNewId),
         "a submission that is tried again is another job"),
     row("unknown-told-as-failed", World::Cluster, Bug::Client(Clients::UnknownToldAsFailed),
