@@ -92,6 +92,8 @@ struct Tally {
     line: u64,
     jobs: u64,
     accepted: u64,
+    /// Nobody knows whether these were accepted.
+    unknown: u64,
     /// The first refusal; its kind decides the exit code where nothing was accepted.
     first: Option<RefusalKind>,
 }
@@ -100,16 +102,24 @@ impl Tally {
     fn refused(&mut self, context: &Context, refusal: BatchRefusal) -> Result<(), Failure> {
         self.first.get_or_insert(refusal.kind);
         let BatchRefusal { job, kind, message } = refusal;
+        let is_unknown = kind == RefusalKind::Unknown;
+        self.unknown += u64::from(is_unknown);
         let (line, job, refusal) = (self.line, job.to_string(), kind.word());
         if context.output.is_json() {
             let body = Body::Refused { line, job, refusal, message };
             return context.output.document_line(&Document::from(body));
         }
         note(&format!("line {line}: {message}"));
+        if is_unknown {
+            note(&format!("line {line}: with \"job_id\": \"{job}\" in it, it is accepted once"));
+        }
         Ok(())
     }
 
     fn words(&self) -> String {
+        if self.line == 0 {
+            return "no line was answered; begin again with the first".to_owned();
+        }
         format!(
             "{} jobs were accepted; lines up to {} are done, go on with: tail -n +{} FILE | \
              atelier job submit --file -",
@@ -120,6 +130,10 @@ impl Tally {
     }
 
     fn so_far(&self, failure: Failure) -> Failure {
+        // A change whose outcome is unknown is a timeout.
+        if self.line == 0 && failure.exit != Exit::Timeout {
+            return failure.hint("nothing was submitted; begin again with the first line");
+        }
         let again =
             "a line with an idempotency_key is accepted once, however often it is submitted";
         failure.hint(self.words()).hint(again)
@@ -130,7 +144,7 @@ impl Tally {
             note(&format!("{} jobs accepted", self.accepted));
             return Ok(Exit::Ok);
         };
-        let refused = self.jobs - self.accepted;
+        let refused = self.jobs - self.accepted - self.unknown;
         let exit = match first {
             _ if self.accepted > 0 => Exit::Partial,
             RefusalKind::Invalid => Exit::Usage,
@@ -139,9 +153,20 @@ impl Tally {
             RefusalKind::Unknown => Exit::Timeout,
             RefusalKind::Other => Exit::Failed,
         };
-        let what = format!("{refused} of {} jobs were refused", self.jobs);
-        Err(Failure::new(exit, what)
-            .hint("submit those lines again, mended where they need it; the others are accepted"))
+        let Self { jobs, unknown, .. } = self;
+        let what = match (refused, unknown) {
+            (_, 0) => format!("{refused} of {jobs} jobs were refused"),
+            (0, _) => format!("nobody knows whether {unknown} of {jobs} jobs were accepted"),
+            _ => format!(
+                "{refused} of {jobs} jobs were refused, and nobody knows whether {unknown} were \
+                 accepted"
+            ),
+        };
+        let mend = (refused > 0).then_some("submit the refused lines again, mended where needed");
+        let again = (unknown > 0).then_some(
+            "submit the unknown ones again with the job_id that is told above: each is accepted once",
+        );
+        Err(Failure::new(exit, what).hints([mend, again].into_iter().flatten().map(str::to_owned)))
     }
 }
 
@@ -194,13 +219,19 @@ struct Line {
     max_runtime_s: Option<u32>,
 }
 
+/// Why a line is no job. Its number is told before, so of the place the column is enough.
+fn unread(error: &serde_json::Error) -> String {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    error.to_string().replace(&place, &format!(" at column {}", error.column()))
+}
+
 fn parse(line: &str, number: u64, defaults: &JobOptions) -> Result<Submission, Failure> {
     let wrong = |why: String| {
         Failure::new(Exit::Usage, format!("line {number}: {why}")).hint(
             r#"a line is such as {"prompt": "a cat", "seed": 7}; see atelier job submit --help"#,
         )
     };
-    let line: Line = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+    let line: Line = serde_json::from_str(line).map_err(|error| wrong(unread(&error)))?;
     let mut wanted = defaults.clone();
     wanted.width = line.width.unwrap_or(wanted.width);
     wanted.height = line.height.unwrap_or(wanted.height);

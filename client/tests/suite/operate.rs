@@ -91,6 +91,27 @@ fn a_file_of_lines_is_submitted_in_batches() {
 }
 
 #[test]
+fn an_outcome_that_nobody_knows_is_not_called_refused() {
+    let (_world, peers) = cluster(1);
+    let line = "{\"prompt\": \"of unknown outcome\"}\n";
+    let output = fed(&peers[0], &["job", "submit", "--file", "-"], line);
+    let text = stderr(&output);
+    assert_eq!(code(&output), 6, "{text}");
+    assert!(text.contains("error: nobody knows whether 1 of 1 jobs were accepted"), "{text}");
+    assert!(text.contains("line 1: with \"job_id\": \"") && !text.contains("refused"), "{text}");
+}
+
+#[test]
+fn a_first_line_that_cannot_be_read_says_that_nothing_was_done() {
+    let (_world, peers) = cluster(1);
+    let output = fed(&peers[0], &["job", "submit", "--file", "-"], "{\"sede\": 7}\n");
+    let text = stderr(&output);
+    assert_eq!(code(&output), 2, "{text}");
+    assert!(text.contains("nothing was submitted") && !text.contains("tail -n"), "{text}");
+    assert!(text.contains(" at column ") && !text.contains("at line 1"), "{text}");
+}
+
+#[test]
 fn a_job_that_waits_for_a_paused_queue_says_so_and_why() {
     let (_world, peers) = cluster(1);
     let peer = &peers[0];

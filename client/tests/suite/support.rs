@@ -497,9 +497,10 @@ impl Atelier for Service {
             let Some(wire::submit_request::Parameters::TextToImage(text)) = &job.parameters else {
                 return operate::outcome(Err("expected parameters, got nothing"));
             };
-            match text.prompt.is_empty() {
-                true => operate::outcome(Err("expected a prompt, got nothing")),
-                false => operate::outcome(Ok(self.accept(job))),
+            match text.prompt.as_str() {
+                "" => operate::outcome(Err("expected a prompt, got nothing")),
+                operate::UNKNOWN => operate::outcome(Err(operate::UNKNOWN)),
+                _ => operate::outcome(Ok(self.accept(job))),
             }
         });
         let reply = wire::SubmitBatchReply { outcomes: outcomes.collect() };

@@ -7,6 +7,8 @@ use tonic::{Code, Status};
 
 use super::{World, finished};
 
+/// A prompt of a batch of which nobody knows what became.
+pub(super) const UNKNOWN: &str = "of unknown outcome";
 /// The moment of every change.
 const AT_MS: u64 = 1_795_290_570_000;
 
@@ -130,8 +132,9 @@ impl World {
         let wire::ListJobsRequest { phases, limit, after } = request;
         // The phase in which a job ends is told before it has ended, but for those that failed.
         let failed = i32::from(wire::Phase::Failed);
-        let all_failed = phases != [failed] || self.end == Some(wire::Phase::Failed);
-        let is_asked = |job: &&wire::Job| all_failed || job.phase == failed;
+        let some_failed = self.jobs.values().any(|job| job.phase == failed);
+        let told_apart = phases == [failed] && some_failed;
+        let is_asked = |job: &&wire::Job| !told_apart || job.phase == failed;
         let all: Vec<_> = self.jobs.values().rev().filter(is_asked).cloned().collect();
         let total = all.len() as u64;
         let behind = all.into_iter().filter(|job| after.is_empty() || job.job_id < after);
@@ -202,7 +205,10 @@ pub(super) fn outcome(accepted: Result<wire::SubmitReply, &str>) -> wire::BatchO
     let outcome = match accepted {
         Ok(reply) => wire::batch_outcome::Outcome::Accepted(reply),
         Err(message) => wire::batch_outcome::Outcome::Refused(wire::BatchRefusal {
-            code: Code::InvalidArgument as u32,
+            code: match message {
+                UNKNOWN => Code::DeadlineExceeded as u32,
+                _ => Code::InvalidArgument as u32,
+            },
             message: message.to_owned(),
         }),
     };
