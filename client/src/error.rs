@@ -198,6 +198,15 @@ pub enum ArtifactError {
     },
 }
 
+/// How often it was tried; nothing of a job that ended before anybody tried.
+fn after(attempts: u32) -> String {
+    match attempts {
+        0 => String::new(),
+        1 => " after 1 attempt".to_owned(),
+        attempts => format!(" after {attempts} attempts"),
+    }
+}
+
 /// A job was submitted and its pictures are not here.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
@@ -221,7 +230,7 @@ pub enum GenerateError {
         source: ArtifactError,
     },
     /// The cluster gave the job up.
-    #[error("job {} failed after {} attempts: {}", .0.job, .0.attempts, .0.error)]
+    #[error("job {} failed{}: {}", .0.job, after(.0.attempts), .0.error)]
     Failed(Box<Job>),
     /// Somebody cancelled the job.
     #[error("job {} was cancelled", .0.job)]

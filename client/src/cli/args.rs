@@ -51,7 +51,19 @@ impl Args {
     /// Reads the arguments of this process. A wrong use ends it with code 2, help and version with
     /// 0: clap's own habit and ours.
     pub(super) fn read() -> Self {
-        Self::of(std::env::args_os()).unwrap_or_else(|error| error.exit())
+        Self::of(std::env::args_os()).unwrap_or_else(|error| {
+            use ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as HelpWanted;
+            if !error.use_stderr() || error.kind() == HelpWanted {
+                error.exit();
+            }
+            // The usage beside an error lists what was given, and takes what the environment gives
+            // for that as well, as if it were required. So the error is made anew without it.
+            let bare = Self::command().mut_args(|arg| match arg.get_env() {
+                Some(_) => arg.env(""),
+                None => arg,
+            });
+            bare.try_get_matches_from(std::env::args_os()).err().unwrap_or(error).exit()
+        })
     }
 
     /// Reads these words and the environment. What a flag names wins over what the environment
@@ -273,7 +285,12 @@ pub(super) struct ListArgs {
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(super) phase: Vec<PhaseArg>,
     /// How many at most
-    #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_parser = |text: &str| whole::<u32>(text, 1, 1_000),
+        allow_negative_numbers = true
+    )]
     pub(super) limit: u32,
     /// Go on where a list of the same phases ended: it names this
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
@@ -333,7 +350,15 @@ pub(super) struct DemoArgs {
     pub(super) atelierd: Option<PathBuf>,
 }
 
-/// Reads 90, 90s, 1500ms, 10m or 2h.
+/// Reads a whole number of this range, and says which it is.
+pub(super) fn whole<N: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<N, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number
+        .and_then(|number| N::try_from(number).ok())
+        .ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+}
+
+/// Reads 90, 90s, 1500ms, 10m, 2h or 7d.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit_ms: u64 = match &text[digits.len()..] {
@@ -341,7 +366,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
-        unit => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
+        "d" => 24 * 3_600_000,
+        unit => return Err(format!("unknown unit {unit:?}; use ms, s, m, h or d")),
     };
     let number: u64 = digits
         .parse()
@@ -369,7 +395,10 @@ mod tests {
         assert_eq!(ms("1500ms"), Ok(1_500));
         assert_eq!(ms("10m"), Ok(600_000));
         assert_eq!(ms("2h"), Ok(7_200_000));
-        for text in ["", "s", "0", "-1", "1.5s", "1d", "99999999999999999999", "9999h5", "é"] {
+        assert_eq!(ms("366d"), Ok(366 * 86_400_000));
+        for text in
+            ["", "s", "0", "-1", "1.5s", "1w", "367d", "99999999999999999999", "9999h5", "é"]
+        {
             assert!(ms(text).is_err(), "{text:?}");
         }
     }

@@ -72,7 +72,12 @@ pub(super) fn run(context: &Context, command: ContextCommand) -> Result<Exit, Fa
             // Checked now, not when they are used.
             check_endpoints(&endpoints)?;
             let region = context.connection.region.clone();
-            known.contexts.insert(name.clone(), Named { endpoints, region });
+            let named = Named { endpoints, region };
+            let told = named.endpoints.join(",");
+            if let Some(before) = known.contexts.insert(name.clone(), named) {
+                let before = before.endpoints.join(",");
+                note(&format!("{name} is replaced: it was at {before}, and is at {told}"));
+            }
             known.current.get_or_insert(name);
         }
         ContextCommand::Use { name } => {

@@ -19,6 +19,9 @@ use super::timeline::Timeline;
 
 /// `-o` of this is standard output.
 const STDOUT: &str = "-";
+/// Ends of names that promise another format than the one that engines write.
+const OTHER_FORMATS: [&str; 10] =
+    ["jpg", "jpeg", "jxl", "webp", "avif", "heic", "gif", "bmp", "tif", "tiff"];
 
 pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, Failure> {
     let client = match &args.preview {
@@ -36,7 +39,7 @@ pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, F
         return Err(Failure::new(Exit::Usage, what));
     }
     if let Some(output) = &args.output {
-        check_output(output)?;
+        check_picture(output)?;
     }
     let mut previews = args.preview.map(Previews::to).transpose()?;
     let mut timeline = Timeline::new(Instant::now());
@@ -72,7 +75,7 @@ impl Previews {
             let what = "previews do not fit into standard output; use --preview FILE";
             return Err(Failure::new(Exit::Usage, what));
         }
-        check_output(&file)?;
+        check_picture(&file)?;
         Ok(Self { file, failed: false })
     }
 
@@ -84,6 +87,17 @@ impl Previews {
             note(&format!("no preview is shown: {error:#}"));
         }
     }
+}
+
+/// Refuses a place for a picture as [`check_output`] does, and a name that promises another format.
+pub(super) fn check_picture(output: &Path) -> Result<(), Failure> {
+    let ending = output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    if let Some(ending) = ending.filter(|ending| OTHER_FORMATS.contains(&ending.as_str())) {
+        let what = format!("cannot write {} as .{ending}: pictures are PNG", output.display());
+        let png = output.with_extension("png");
+        return Err(Failure::new(Exit::Usage, what).hint(format!("use {}", png.display())));
+    }
+    check_output(output)
 }
 
 /// Refuses a place for pictures that cannot be one, before anything is drawn for it.

@@ -7,7 +7,7 @@ use atelier_client::{Accepted, Client, Error, Generated, Job, JobId, JobPage, Ph
 
 use super::args::{JobCommand, ListArgs};
 use super::failure::{Exit, Failure};
-use super::generate::{check_output, deliver};
+use super::generate::{check_picture, deliver};
 use super::json::{Body, Document, JobView};
 use super::output::{Output, dash, note, short};
 use super::pause::{Waiting, told_while};
@@ -216,7 +216,7 @@ const fn ended(phase: Phase) -> &'static str {
 
 async fn fetch(context: &Context, id: JobId, to: Option<PathBuf>) -> Result<Exit, Failure> {
     if let Some(to) = &to {
-        check_output(to)?;
+        check_picture(to)?;
     }
     let client = context.patient_client()?;
     // Asked first, so that an unknown id fails at once rather than being waited for.

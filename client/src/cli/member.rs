@@ -144,7 +144,7 @@ async fn carry_out(
     consent: &Consent,
 ) -> Result<Exit, Failure> {
     if !agreed(context, change, consent).await? {
-        return report(context, change, change.node, false);
+        return report(context, change, change.node, Done::No);
     }
     let node = match (change.kind, change.node) {
         (ChangeKind::Promote, Some(node)) => {
@@ -160,7 +160,11 @@ async fn carry_out(
             client.add_member(&change.address).await?.node
         }
     };
-    report(context, change, Some(node), true)
+    let name = match change.kind {
+        ChangeKind::Add => cluster_name(client).await,
+        _ => None,
+    };
+    report(context, change, Some(node), Done::Yes { name })
 }
 
 /// Replaces a member. A newcomer that has no id yet gets one, and is waited for.
@@ -173,7 +177,7 @@ async fn replace(
 ) -> Result<Exit, Failure> {
     let Some(leaves) = change.node else { return Ok(Exit::Ok) };
     if !agreed(context, change, consent).await? {
-        return report(context, change, change.node, false);
+        return report(context, change, change.node, Done::No);
     }
     let comes = match by {
         Newcomer::Learner(node) => *node,
@@ -185,22 +189,56 @@ async fn replace(
                 Some(member) => member.node,
                 None => client.add_member(address).await?.node,
             };
-            note(&format!("start its process:\n  {}", start_command(node, address)));
+            let name = cluster_name(client).await;
+            note(&started(&start_command(node, address, name.as_deref()), name.as_deref()));
             node
         }
     };
     wait::caught_up(context, client, comes).await?;
     let comes = Replacement::Learner(comes);
     let member = client.replace_member(leaves, &comes, &consent.reason).await?;
-    report(context, change, Some(member.node), true)
+    report(context, change, Some(member.node), Done::Yes { name: None })
+}
+
+/// Whether a change was made.
+enum Done {
+    No,
+    /// With the cluster's name, where a process is to be started for it and the name is known.
+    Yes {
+        name: Option<String>,
+    },
+}
+
+/// The cluster's name as configurations have it; after a recovery its lineage follows an `@`.
+async fn cluster_name(client: &Client) -> Option<String> {
+    let cluster = client.status().await.ok()?.cluster;
+    let name = cluster.split_once('@').map_or(cluster.as_str(), |(name, _)| name);
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// The words with a command that starts a process.
+fn started(command: &str, name: Option<&str>) -> String {
+    let what = match name {
+        Some(_) => "",
+        None => {
+            "\nNAME must be the cluster's name: the key `cluster` in the configuration of the \
+             running peers"
+        }
+    };
+    format!("start its process:\n  {command}{what}")
 }
 
 fn report(
     context: &Context,
     change: &Change,
     node: Option<NodeId>,
-    done: bool,
+    done: Done,
 ) -> Result<Exit, Failure> {
+    let name = match &done {
+        Done::Yes { name } => name.as_deref(),
+        Done::No => None,
+    };
+    let done = matches!(done, Done::Yes { .. });
     if context.output.is_json() {
         context.output.document(&Document::change(change, node, done))?;
         return Ok(Exit::Ok);
@@ -210,11 +248,8 @@ fn report(
     match change.kind {
         ChangeKind::Add => {
             context.output.line(&node.to_string())?;
-            note(&format!(
-                "start its process:\n  {}\nNAME must be the cluster's name: the key `cluster` in \
-                 the configuration of the running peers\nthen: atelier member promote {node}",
-                start_command(node, &change.address)
-            ));
+            let start = started(&start_command(node, &change.address, name), name);
+            note(&format!("{start}\nthen: atelier member promote {node}"));
         }
         ChangeKind::Promote => line(format!("member {node} is a voter"))?,
         ChangeKind::Demote => line(format!("member {node} is a learner"))?,
@@ -275,7 +310,7 @@ pub(super) fn label(text: &str) -> Result<Label, String> {
 }
 
 /// The command line of the peer that is to serve at the address.
-fn start_command(node: NodeId, address: &str) -> String {
+fn start_command(node: NodeId, address: &str, cluster: Option<&str>) -> String {
     let (host, port) = split(address).unwrap_or(("HOST", 7861));
     // HTTP goes below gRPC, as in the daemon's defaults.
     let http = if port > 1 { port - 1 } else { port + 1 };
@@ -285,7 +320,10 @@ fn start_command(node: NodeId, address: &str) -> String {
         // A name can be dialled and not listened on.
         format!("--grpc 0.0.0.0:{port} --http 0.0.0.0:{http} --advertise {address}")
     };
-    format!("atelierd start --join --node {node} --cluster NAME {listen} --data DIR --model DIR")
+    let cluster = cluster.unwrap_or("NAME");
+    format!(
+        "atelierd start --join --node {node} --cluster {cluster} {listen} --data DIR --model DIR"
+    )
 }
 
 /// Asks to type the id: a removal is not undone by adding, since ids are never used again.
@@ -316,13 +354,13 @@ mod tests {
     #[test]
     fn a_new_member_listens_where_it_is_dialled() {
         assert_eq!(
-            start_command(4, "http://[::1]:7891"),
+            start_command(4, "http://[::1]:7891", None),
             "atelierd start --join --node 4 --cluster NAME --grpc [::1]:7891 --http [::1]:7890 \
              --data DIR --model DIR"
         );
         assert_eq!(
-            start_command(4, "http://peer-4:7891"),
-            "atelierd start --join --node 4 --cluster NAME --grpc 0.0.0.0:7891 --http \
+            start_command(4, "http://peer-4:7891", Some("studio")),
+            "atelierd start --join --node 4 --cluster studio --grpc 0.0.0.0:7891 --http \
              0.0.0.0:7890 --advertise http://peer-4:7891 --data DIR --model DIR"
         );
     }

@@ -164,6 +164,30 @@ fn a_generated_picture_is_told_in_json() {
 }
 
 #[test]
+fn what_is_out_of_range_is_told_with_the_range() {
+    let (_world, peers) = cluster(1);
+    let most = u64::MAX;
+    for (args, says) in [
+        (["generate", "a cat", "--images", "0"], "from 1 to 16".to_owned()),
+        (["generate", "a cat", "--images", "17"], "from 1 to 16".to_owned()),
+        (["generate", "a cat", "--seed", "-1"], format!("from 0 to {most}")),
+        (["generate", "a cat", "--width", "-16"], "from 0 to ".to_owned()),
+        (["queue", "limits", "--jobs-max", "-1"], format!("from 0 to {most}")),
+        (["generate", "a cat", "--deadline", "1000d"], "at most a year".to_owned()),
+        (["generate", "a cat", "-o", "c.JPG"], "pictures are PNG".to_owned()),
+        (["generate", "a cat", "--preview", "c.webp"], "pictures are PNG".to_owned()),
+    ] {
+        let output = run(&peers[0], &args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(&says), "{}", stderr(&output));
+        assert!(!stderr(&output).contains("--endpoints"), "not given: {}", stderr(&output));
+    }
+    assert!(peers[0].calls("submit").is_empty());
+    let id = ["generate", "a cat", "--async", "--deadline", "7d"];
+    assert_eq!(code(&run(&peers[0], &id)), 0);
+}
+
+#[test]
 fn errors_are_told_in_json_too() {
     let (_world, peers) = cluster(1);
     let output = run(&peers[0], &["job", "show", JOB, "-o", "json"]);

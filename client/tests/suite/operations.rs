@@ -184,6 +184,9 @@ fn a_new_cluster_gets_a_token_and_a_configuration_for_each_peer() {
         assert!(text.contains(token.trim()), "{text}");
     }
     assert_eq!(code(&init(&three)), 4, "nothing is overwritten");
+    let nowhere = ["cluster", "init", "studio", "http://a:1", "--directory", "/proc/x"];
+    let output = atelier(&nowhere).output().unwrap();
+    assert!(stderr(&output).contains("/proc/x"), "{}", stderr(&output));
 }
 
 #[test]
@@ -233,6 +236,12 @@ fn contexts_name_clusters_and_shells_get_completions() {
     let list = stdout(&ended(&["context", "list"]));
     assert!(list.contains("other\tyes\thttp://127.0.0.1:1\tnorth\n"), "{list}");
     assert!(list.contains(&format!("studio\tno\t{}\t-\n", peers[0].address)), "{list}");
+    let again = ended(&["context", "add", "other", "http://127.0.0.1:2"]);
+    let replaced = "other is replaced: it was at http://127.0.0.1:1, and is at http://127.0.0.1:2";
+    assert!(stderr(&again).contains(replaced), "{}", stderr(&again));
+    for odd in ["a/b", "a\nb", "", " a"] {
+        assert_eq!(code(&ended(&["context", "add", odd, "http://a:1"])), 2, "{odd:?}");
+    }
     assert_eq!(code(&ended(&["context", "remove", "other"])), 0);
     for shell in ["bash", "zsh", "fish"] {
         let output = ended(&["completions", shell]);

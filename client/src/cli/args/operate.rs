@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{OutputArgs, StaleArgs};
+use super::{OutputArgs, StaleArgs, whole};
 
 /// Arguments of `queue`.
 #[derive(Debug, clap::Args)]
@@ -27,10 +27,20 @@ pub(in crate::cli) enum QueueCommand {
     /// Show the bounds and weights of the queue, or set them
     Limits {
         /// How many jobs may wait
-        #[arg(long, value_name = "N")]
+        #[arg(
+            long,
+            value_name = "N",
+            value_parser = |text: &str| whole::<u64>(text, 0, u64::MAX),
+            allow_negative_numbers = true
+        )]
         jobs_max: Option<u64>,
         /// How many jobs of one tenant may wait and run; 0 for no bound of its own
-        #[arg(long, value_name = "N")]
+        #[arg(
+            long,
+            value_name = "N",
+            value_parser = |text: &str| whole::<u64>(text, 0, u64::MAX),
+            allow_negative_numbers = true
+        )]
         tenant_jobs_max: Option<u64>,
         /// A tenant's share compared with others, 1 to 100, as TENANT=N
         #[arg(long, value_name = "TENANT=N", value_parser = weight)]

@@ -4,36 +4,65 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use atelier_client::JobId;
-use clap::value_parser;
 
-use super::{PhaseArg, duration};
+use super::{PhaseArg, duration, whole};
+
+/// Images of one job; the cluster refuses more.
+const IMAGES_MAX: u64 = 16;
 
 /// What a job may be asked to be, besides its prompt.
 #[derive(Clone, Debug, clap::Args)]
 pub(in crate::cli) struct JobOptions {
     /// Pixels, a multiple of 16 [default: the model's]
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_parser = |text: &str| whole::<u32>(text, 0, u32::MAX.into()),
+        allow_negative_numbers = true
+    )]
     pub(in crate::cli) width: u32,
     /// Pixels, a multiple of 16 [default: the model's]
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_parser = |text: &str| whole::<u32>(text, 0, u32::MAX.into()),
+        allow_negative_numbers = true
+    )]
     pub(in crate::cli) height: u32,
     /// Denoise steps [default: the model's]
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_parser = |text: &str| whole::<u32>(text, 0, u32::MAX.into()),
+        allow_negative_numbers = true
+    )]
     pub(in crate::cli) steps: u32,
     /// The same seed draws the same picture; image i has this plus i [default: one that follows
     /// from the idempotency key or the job id]
-    #[arg(long)]
+    #[arg(
+        long,
+        value_parser = |text: &str| whole::<u64>(text, 0, u64::MAX),
+        allow_negative_numbers = true
+    )]
     pub(in crate::cli) seed: Option<u64>,
     /// How many images
     #[arg(
         long,
         default_value_t = 1,
         value_name = "N",
-        value_parser = value_parser!(u32).range(1..)
+        value_parser = |text: &str| whole::<u32>(text, 1, IMAGES_MAX),
+        allow_negative_numbers = true
     )]
     pub(in crate::cli) images: u32,
     /// 0 to 9, higher goes first [default: the cluster's]
-    #[arg(long, value_parser = value_parser!(u8).range(0..=9))]
+    #[arg(
+        long,
+        value_parser = |text: &str| whole::<u8>(text, 0, 9),
+        allow_negative_numbers = true
+    )]
     pub(in crate::cli) priority: Option<u8>,
     /// Whose job it is
     #[arg(long, default_value = "", hide_default_value = true)]

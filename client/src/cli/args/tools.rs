@@ -34,6 +34,17 @@ pub(crate) struct TopArgs {
     pub(crate) once: bool,
 }
 
+/// Reads a name that can be typed, printed, and told from a path.
+fn context_name(text: &str) -> Result<String, String> {
+    let is_odd = |letter: char| letter.is_control() || letter == '/' || letter == '\\';
+    match text.trim() {
+        name if name.is_empty() || name != text || text.contains(is_odd) => {
+            Err("expected a name without slashes, control characters or blanks around it".into())
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < INTERVAL_MIN {
@@ -63,6 +74,7 @@ pub(crate) enum ContextCommand {
     /// Give a cluster a name, or change where it is; --region goes with it
     Add {
         /// Its name
+        #[arg(value_parser = context_name)]
         name: String,
         /// Its peers
         #[arg(id = "urls", required = true, value_name = "URL")]

@@ -35,7 +35,10 @@ pub(super) fn run(
     }
     check_places(peers)?;
     let token = token()?;
-    std::fs::create_dir_all(directory)?;
+    std::fs::create_dir_all(directory).map_err(|error| {
+        let what = format!("cannot make the directory {}: {error}", directory.display());
+        Failure::new(Exit::Failed, what).hint("choose another --directory")
+    })?;
     let paths: Vec<_> =
         (1..=peers.len()).map(|node| directory.join(format!("peer-{node}.toml"))).collect();
     // Before the first is written, since half a cluster's files are of no use.
@@ -48,7 +51,7 @@ pub(super) fn run(
         // The token lets whoever reads it into the cluster.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = file.map_err(|error| not_written(path, &error))?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(text.as_bytes()).map_err(|error| not_written(path, &error))?;
         files.push(path.display().to_string());
     }
     if context.output.is_json() {
