@@ -59,7 +59,8 @@ fn explained(failure: Failure, survey: &Survey, asks_default: bool) -> Failure {
         .hint("`atelier doctor` says what is wrong with each peer, and what to do")
 }
 
-/// A cluster that has not decided anything yet: not all of its first members are started.
+/// A cluster that has not decided anything yet: too few of its first members are started, or reach
+/// one another.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unformed {
     /// Who answers, and waits.
@@ -97,7 +98,7 @@ impl Unformed {
         let verb = if self.here.len() == 1 { "answers" } else { "answer" };
         let here = format!("the cluster is not formed yet: {} {verb}", self.here.join(", "));
         match self.missing.as_slice() {
-            [] => format!("{here}, and not all of its first members are started"),
+            [] => format!("{here}; others of its first members are not started, or not reached"),
             missing => format!("{here}; waited for: {}", missing.join(", ")),
         }
     }
@@ -262,7 +263,7 @@ mod tests {
             assert!(failure.hints[0].starts_with("start `atelierd` at http://peer-1:7861 and at "));
         }
         let alone = told(&[2], &[]);
-        assert!(alone.why[0].ends_with("not all of its first members are started"));
+        assert!(alone.why[0].ends_with("are not started, or not reached"));
         assert!(alone.hints[0].contains("`peers`"), "{:?}", alone.hints);
     }
 
