@@ -236,3 +236,14 @@ pub enum GenerateError {
     #[error("job {} was cancelled", .0.job)]
     Cancelled(Box<Job>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_counted_in_words_and_none_is_not_told() {
+        let told = [0, 1, 3].map(after);
+        assert_eq!(told, ["", " after 1 attempt", " after 3 attempts"]);
+    }
+}

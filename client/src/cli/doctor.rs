@@ -309,10 +309,18 @@ fn round_trip(visit: &Visit, examination: &Examination) -> CheckView {
 }
 
 /// What to do about a finding. A peer that has stopped for a reason which says what to do, such as
-/// an older directory that was put back, must not be contradicted by what is done about a disk.
+/// an older directory that was put back, must not be contradicted by what is done about a disk; and
+/// a leader that reaches nobody cannot tell those that are down from a network that is.
 fn fix_of(finding: &Finding) -> &str {
-    let says_itself = finding.check == "raft" && finding.found.contains("atelier member replace");
-    if says_itself { "do as `found` says; a restart alone mends nothing" } else { &finding.fix }
+    match finding.check.as_str() {
+        "raft" if finding.found.contains("atelier member replace") => {
+            "do as `found` says; a restart alone mends nothing"
+        }
+        "raft" if finding.found.starts_with("leads, but no quorum") => {
+            "start the other voters, or mend the network between them"
+        }
+        _ => &finding.fix,
+    }
 }
 
 fn check(
