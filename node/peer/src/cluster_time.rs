@@ -1,7 +1,7 @@
 //! The cluster's wall clock: what the clocks of most voters say, so that one wrong clock means nothing.
 //!
 //! ```text
-//!   follower ── beat: my clock ──► leader: the median of a majority's clocks
+//!   follower ── beat: my clock ──► leader: where most clocks agree
 //!            ◄── answer: the time ──
 //! ```
 //!
@@ -122,14 +122,16 @@ pub(crate) fn signed(wall_ms: u64) -> i64 {
     i64::try_from(wall_ms).unwrap_or(i64::MAX)
 }
 
-/// The distance from the own clock at which most clocks stand: the median, and of two the earlier,
-/// since what is forgotten too late does no harm. None where fewer than a majority are known.
-pub(crate) fn median(mut apart_ms: Vec<i64>, voters: usize) -> Option<i64> {
-    if voters == 0 || apart_ms.len() <= voters / 2 {
-        return None;
-    }
+/// The distance from the own clock at which a majority of the voters' clocks stand together: those
+/// that are closest to one another, and of them the middle one, or of two the earlier. None where fewer
+/// agree: of two clocks that differ nobody knows which is right.
+pub(crate) fn agreed(mut apart_ms: Vec<i64>, voters: usize) -> Option<i64> {
     apart_ms.sort_unstable();
-    Some(apart_ms[(apart_ms.len() - 1) / 2])
+    let quorum = voters / 2 + 1;
+    let spread = |clocks: &&[i64]| clocks[quorum - 1].abs_diff(clocks[0]);
+    let closest = apart_ms.windows(quorum).min_by_key(spread)?;
+    let is_close = u128::from(spread(&closest)) <= 2 * APART_MAX.as_millis();
+    (voters > 0 && is_close).then(|| closest[(quorum - 1) / 2])
 }
 
 #[cfg(test)]
@@ -140,16 +142,18 @@ mod tests {
     const DAY_MS: i64 = 86_400_000;
 
     #[test]
-    fn the_median_of_a_majority_is_the_time_and_of_two_the_earlier() {
+    fn the_time_is_where_most_clocks_stand_together() {
         let check = |apart: &[i64], voters, expect| {
-            assert_eq!(median(apart.to_vec(), voters), expect, "{apart:?} of {voters}");
+            assert_eq!(agreed(apart.to_vec(), voters), expect, "{apart:?} of {voters}");
         };
         check(&[0], 1, Some(0));
         check(&[0], 3, None);
-        check(&[0, DAY_MS], 3, Some(0));
-        check(&[0, -DAY_MS], 3, Some(-DAY_MS));
-        check(&[0, -DAY_MS, -DAY_MS + 3], 3, Some(-DAY_MS + 3));
-        check(&[0, 7, DAY_MS], 3, Some(7));
+        check(&[0, 9_000], 3, Some(0));
+        check(&[0, DAY_MS], 3, None);
+        check(&[0, -DAY_MS], 3, None);
+        check(&[0, -DAY_MS, -DAY_MS + 3], 3, Some(-DAY_MS));
+        check(&[0, 7, DAY_MS], 3, Some(0));
+        check(&[0, -DAY_MS, DAY_MS], 3, None);
         check(&[0, 1, 2], 5, Some(1));
         check(&[0, 1], 5, None);
         check(&[], 0, None);

@@ -389,6 +389,8 @@ fn kind_of(rng: &mut Rng, shape: &Shape, kind: u64) -> FaultKind {
         _ => {
             // Longer than anything is kept: a clock that counted would forget a history.
             let by_ms = i64::try_from(rng.between(1..=30 * DAY_MS)).expect("a month fits");
+            // One peer's alone: what most clocks say is the time.
+            let peer = 1 + shape.seed % shape.peers;
             FaultKind::Skew { peer, by_ms: if rng.chance(50) { by_ms } else { -by_ms } }
         }
     }

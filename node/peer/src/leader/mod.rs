@@ -298,10 +298,10 @@ impl Leader {
         };
         let own = (own, self.clock.own_wall_ms());
         let clocks = liveness.clocks(self.clock.now(), own, &voters);
-        let median = cluster_time::median(clocks, voters.len());
+        let agreed = cluster_time::agreed(clocks, voters.len());
         let time = self.liveness.time();
-        time.agree(median.is_some());
-        if let Some(apart_ms) = median {
+        time.agree(agreed.is_some());
+        if let Some(apart_ms) = agreed {
             time.learn(self.clock.as_ref(), apart_ms);
         }
     }
