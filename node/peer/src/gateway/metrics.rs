@@ -418,12 +418,25 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     fn rendered(metrics: &Metrics) -> String {
+        rendered_with(metrics, &EngineState::Loading { bytes: 1, total: 2 })
+    }
+
+    /// Everything there is, of a peer that draws and was called.
+    fn complete() -> String {
+        let metrics = Metrics::new(Path::new("/"));
+        metrics.submitted("accepted");
+        metrics.called("Submit", "ok", Duration::from_millis(3));
+        metrics.staged("upscale", Duration::from_secs(1));
+        let engine = PaperEngine::new(Duration::ZERO).ready().borrow().clone();
+        rendered_with(&metrics, &engine)
+    }
+
+    fn rendered_with(metrics: &Metrics, engine: &EngineState) -> String {
         let matched = BTreeMap::from([(NodeId(2), LogIndex(0))]);
         let raft = RaftStatus { node: NodeId(1), matched, ..Default::default() };
         let state = State::new();
-        let engine = EngineState::Loading { bytes: 1, total: 2 };
         let observed =
-            Observed { state: &state, raft: &raft, engine: Some(&engine), ready: false, now_ms: 9 };
+            Observed { state: &state, raft: &raft, engine: Some(engine), ready: false, now_ms: 9 };
         metrics.render(&observed)
     }
 
@@ -463,11 +476,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_name_has_help_and_a_type() {
-        let metrics = Metrics::new(Path::new("/"));
-        metrics.submitted("accepted");
-        metrics.called("Submit", "ok", Duration::from_millis(3));
-        metrics.staged("upscale", Duration::from_secs(1));
-        let families = families(&rendered(&metrics));
+        let families = families(&complete());
         let expected = [
             ("atelier_artifact_bytes", "gauge"),
             ("atelier_artifacts", "gauge"),
@@ -506,8 +515,7 @@ pub(crate) mod tests {
     /// A rule over a metric that does not exist never fires.
     #[test]
     fn rules_and_dashboard_name_metrics_that_exist() {
-        let metrics = Metrics::new(Path::new("/"));
-        let families = families(&rendered(&metrics));
+        let families = families(&complete());
         let shipped = [
             include_str!("../../../deploy/monitoring/rules.yml"),
             include_str!("../../../deploy/monitoring/grafana.json"),
@@ -574,7 +582,9 @@ pub(crate) mod tests {
         metrics.count_from(LogIndex(2));
         assert_eq!(end(2, 3), 1);
         let lasted = "atelier_job_duration_seconds_sum{outcome=\"cancelled\"} 0.001";
-        assert!(rendered(&metrics).lines().any(|line| line == lasted), "it lasted a millisecond");
+        let mut text = String::new();
+        text::encode(&mut text, &metrics.registry).expect("a String takes every write");
+        assert!(text.lines().any(|line| line == lasted), "{text}");
         metrics.count_from(LogIndex(0));
         assert_eq!(end(3, 5), 2);
     }
