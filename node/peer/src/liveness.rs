@@ -36,6 +36,8 @@ pub struct Beat {
     pub running: Vec<(JobId, FencingToken)>,
     /// The highest feature level that the process understands.
     pub features: u32,
+    /// What its machine's wall clock says, in milliseconds; 0 where it does not tell.
+    pub wall_ms: u64,
 }
 
 /// Who was heard, and when. Times are of the port's monotonic clock.
@@ -46,9 +48,6 @@ pub struct Liveness {
     // Where the log stood when the leadership began.
     led_from: LogIndex,
     heard: BTreeMap<NodeId, Heard>,
-    // What each wall clock said when the leader's monotonic one stood at zero, in milliseconds; of nodes that were
-    // heard alone.
-    clocks: BTreeMap<NodeId, i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,33 +57,27 @@ struct Heard {
     // Shared: whoever decides takes a copy of the whole opinion for each round.
     running: Arc<BTreeSet<(JobId, FencingToken)>>,
     features: u32,
+    // What its wall clock said when the leader's monotonic one stood at zero, in milliseconds.
+    clock_ms: Option<i64>,
 }
 
 impl Liveness {
     /// Makes the opinion of a node that does not lead: none.
     pub fn new(lease: Duration) -> Liveness {
         assert!(!lease.is_zero());
-        Liveness {
-            lease,
-            led_since: None,
-            led_from: LogIndex(0),
-            heard: BTreeMap::new(),
-            clocks: BTreeMap::new(),
-        }
+        Liveness { lease, led_since: None, led_from: LogIndex(0), heard: BTreeMap::new() }
     }
 
     /// Begins a leadership: what was heard in an earlier one counts no more.
     pub fn lead(&mut self, now: Duration) {
         self.led_since = Some(now);
         self.heard.clear();
-        self.clocks.clear();
     }
 
     /// Ends a leadership.
     pub fn follow(&mut self) {
         self.led_since = None;
         self.heard.clear();
-        self.clocks.clear();
     }
 
     /// Says whether this node leads, as far as its loops have noticed.
@@ -105,22 +98,14 @@ impl Liveness {
         if full {
             // More nodes than a roster holds: the silent make room for those who speak.
             let quietest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(id, _)| *id);
-            let quietest = quietest.expect("a full table has entries");
-            self.heard.remove(&quietest);
-            self.clocks.remove(&quietest);
+            self.heard.remove(&quietest.expect("a full table has entries"));
         }
         let running = Arc::new(beat.running.into_iter().take(BEAT_LEASES_MAX).collect());
         let (incarnation, features) = (beat.incarnation, beat.features);
-        let heard = Heard { incarnation, at: now, running, features };
+        let clock_ms = (beat.wall_ms > 0).then(|| signed(beat.wall_ms).saturating_sub(millis(now)));
+        let heard = Heard { incarnation, at: now, running, features, clock_ms };
         self.heard.insert(beat.node, heard);
         assert!(self.heard.len() <= limits::NODES_MAX);
-    }
-
-    /// Notes what the wall clock of a node says that was heard.
-    pub fn clock(&mut self, now: Duration, node: NodeId, wall_ms: u64) {
-        if self.heard.contains_key(&node) {
-            self.clocks.insert(node, signed(wall_ms).saturating_sub(millis(now)));
-        }
     }
 
     /// Returns how far ahead of the leader's own wall clock those of the voters are that are alive, its
@@ -132,11 +117,13 @@ impl Liveness {
         voters: &BTreeSet<NodeId>,
     ) -> Vec<i64> {
         let ahead =
-            |zero_ms: &i64| zero_ms.saturating_add(millis(now)).saturating_sub(signed(own_ms));
+            |clock_ms: i64| clock_ms.saturating_add(millis(now)).saturating_sub(signed(own_ms));
         let of = |voter: &NodeId| match *voter == own {
             true => Some(0),
-            false if self.is_alive(now, *voter) => Some(self.clocks.get(voter).map_or(0, ahead)),
-            false => None,
+            false => {
+                let heard = self.heard.get(voter).filter(|_| self.is_alive(now, *voter))?;
+                Some(heard.clock_ms.map_or(0, ahead))
+            }
         };
         voters.iter().filter_map(of).collect()
     }
@@ -242,11 +229,6 @@ impl LivenessTable {
         }
     }
 
-    /// Notes the clock of a node that was heard.
-    pub(crate) fn clock(&self, now: Duration, node: NodeId, wall_ms: u64) {
-        self.lock().clock(now, node, wall_ms);
-    }
-
     /// The cluster's time, as far as this peer knows.
     pub(crate) fn time(&self) -> &ClusterTime {
         &self.time
@@ -288,7 +270,8 @@ mod tests {
     }
 
     fn beat(incarnation: u64) -> Beat {
-        Beat { node: NodeId(1), incarnation, running: Vec::new(), features: 1 }
+        let (node, running) = (NodeId(1), Vec::new());
+        Beat { node, incarnation, running, features: 1, wall_ms: 0 }
     }
 
     #[test]
@@ -342,9 +325,7 @@ mod tests {
         let mut liveness = Liveness::new(LEASE);
         liveness.lead(at(0));
         for node in 1..=limits::NODES_MAX as u64 + 1 {
-            let beat =
-                Beat { node: NodeId(node), incarnation: 1, running: Vec::new(), features: 1 };
-            liveness.beat(at(node), beat);
+            liveness.beat(at(node), Beat { node: NodeId(node), ..beat(1) });
         }
         assert!(!liveness.is_alive(at(100), NodeId(1)));
         assert!(liveness.is_alive(at(100), NodeId(2)));

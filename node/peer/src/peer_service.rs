@@ -185,13 +185,7 @@ impl Peer for PeerService {
         self.check_cluster(&request.cluster)?;
         self.check_leads()?;
         let (clock, liveness) = (&self.parts.clock, &self.parts.liveness);
-        let wall_ms = request.wall_ms;
-        let beat = read_beat(request)?;
-        let node = beat.node;
-        liveness.beat(clock.now(), beat);
-        if wall_ms > 0 {
-            liveness.clock(clock.now(), node, wall_ms);
-        }
+        liveness.beat(clock.now(), read_beat(request)?);
         let knows = liveness.time().is_agreed();
         Ok(Response::new(BeatReply { wall_ms: if knows { clock.wall_ms() } else { 0 } }))
     }
@@ -410,7 +404,7 @@ fn exhausted(what: &str) -> Status {
 }
 
 fn read_beat(request: BeatRequest) -> Result<Beat, Status> {
-    let BeatRequest { cluster: _, node, incarnation, running, features, wall_ms: _ } = request;
+    let BeatRequest { cluster: _, node, incarnation, running, features, wall_ms } = request;
     if running.len() > BEAT_LEASES_MAX {
         let got = running.len();
         return Err(Status::invalid_argument(format!(
@@ -421,7 +415,7 @@ fn read_beat(request: BeatRequest) -> Result<Beat, Status> {
     let running = running.into_iter().map(lease).collect::<Result<_, Status>>()?;
     // One that says nothing is of the time before there were levels.
     let features = features.max(limits::FEATURES_FIRST);
-    Ok(Beat { node: NodeId(node), incarnation, running, features })
+    Ok(Beat { node: NodeId(node), incarnation, running, features, wall_ms })
 }
 
 fn read_job(bytes: &[u8]) -> Result<JobId, Status> {

@@ -150,7 +150,7 @@ impl Worker {
         let raise_ms = scene.shape.raise_ms;
         let features = if raise_ms > 0 && now_ms >= raise_ms { FEATURES } else { FEATURES_FIRST };
         let wait_ms = scene.rng.between(1..=5);
-        let beat = Beat { node: NodeId(node), incarnation, running, features };
+        let beat = Beat { node: NodeId(node), incarnation, running, features, wall_ms: 0 };
         scene.agenda.after(wait_ms, Event::Heard(beat));
     }
 

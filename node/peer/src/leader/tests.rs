@@ -109,7 +109,7 @@ impl World {
         if incarnation >= newest {
             self.heard.insert(node, (incarnation, self.now));
         }
-        self.liveness.beat(self.now, Beat { node, incarnation, running, features: 1 });
+        self.liveness.beat(self.now, Beat { node, incarnation, running, features: 1, wall_ms: 0 });
     }
 
     fn complete(&mut self, job: JobId) {
@@ -297,7 +297,10 @@ fn an_engine_that_still_draws_a_cancelled_job_gets_no_other() {
         atelier_state::command::Cancel { job: cancelled, reason: String::new(), finished_ms: 0 };
     world.apply(&[register(2, 1, 1), Command::Cancel(cancel)]);
     world.apply(&[Command::Submit(submit(2)), Command::Submit(submit(3))]);
-    let beat = |node, running| Beat { node: NodeId(node), incarnation: 1, running, features: 1 };
+    let beat = |node, running| {
+        let node = NodeId(node);
+        Beat { node, incarnation: 1, running, features: 1, wall_ms: 0 }
+    };
     world.liveness.beat(world.now, beat(1, vec![(cancelled, token)]));
     world.liveness.beat(world.now, beat(2, Vec::new()));
 

@@ -55,7 +55,8 @@ async fn beat(parts: &SupervisorParts, settings: &SupervisorSettings, signs: Sig
     };
     let Signs { incarnation, running } = signs;
     let Some(address) = leader else {
-        let beat = Beat { node: settings.node, incarnation, running, features: FEATURES };
+        let (node, wall_ms) = (settings.node, parts.clock.own_wall_ms());
+        let beat = Beat { node, incarnation, running, features: FEATURES, wall_ms };
         parts.liveness.beat(parts.clock.now(), beat);
         return;
     };

@@ -97,7 +97,8 @@ async fn a_silent_worker_is_replaced_and_its_late_answer_is_refused() {
     let _mute_worker = mute.work(Some(slow.clone()));
     eventually("registration", || cluster.state().node(NodeId(2)).cloned()).await;
     let incarnation = cluster.state().node(NodeId(2)).unwrap().incarnation;
-    let beat = Beat { node: NodeId(2), incarnation, running: Vec::new(), features: 1 };
+    let (node, running) = (NodeId(2), Vec::new());
+    let beat = Beat { node, incarnation, running, features: 1, wall_ms: 0 };
     peer.liveness.beat(peer.clock.now(), beat);
     cluster.apply(Command::Submit(submit(1)));
     let job = cluster.phase(JOB, "leased").await;

@@ -187,7 +187,7 @@ fn the_level_is_raised_when_every_member_understands_it_and_is_heard() {
     let members: BTreeSet<NodeId> = [NodeId(1), NodeId(2)].into();
     let beat = |world: &mut World, node, features| {
         let node = NodeId(node);
-        let beat = Beat { node, incarnation: 1, running: Vec::new(), features };
+        let beat = Beat { node, incarnation: 1, running: Vec::new(), features, wall_ms: 0 };
         world.liveness.beat(world.now, beat);
     };
     let raised = |world: &World| raise(world.now, &world.view(), &world.liveness, &members);
@@ -233,17 +233,16 @@ fn the_clocks_of_voters_that_are_heard_are_told_and_a_silent_ones_not() {
     let mut liveness = Liveness::new(LEASE);
     liveness.lead(Duration::ZERO);
     let voters: BTreeSet<NodeId> = [NodeId(1), NodeId(2), NodeId(3)].into();
-    let beat = |node| Beat { node: NodeId(node), incarnation: 1, running: Vec::new(), features: 1 };
+    let beat = |node, wall_ms| {
+        let node = NodeId(node);
+        Beat { node, incarnation: 1, running: Vec::new(), features: 1, wall_ms }
+    };
     let now = Duration::from_secs(1);
     let own = (NodeId(1), WALL_MS);
     assert_eq!(liveness.clocks(now, own, &voters), [0]);
-    liveness.clock(now, NodeId(2), WALL_MS + 70_000);
-    assert_eq!(liveness.clocks(now, own, &voters), [0], "it was not heard");
-    liveness.beat(now, beat(2));
-    liveness.beat(now, beat(3));
-    liveness.beat(now, beat(9));
-    liveness.clock(now, NodeId(2), WALL_MS + 70_000);
-    liveness.clock(now, NodeId(9), WALL_MS + 70_000);
+    liveness.beat(now, beat(2, WALL_MS + 70_000));
+    liveness.beat(now, beat(3, 0));
+    liveness.beat(now, beat(9, WALL_MS + 70_000));
     assert_eq!(liveness.clocks(now, own, &voters), [0, 70_000, 0], "the third did not tell");
     let set = (NodeId(1), WALL_MS + 70_000);
     assert_eq!(liveness.clocks(now, set, &voters), [0, 0, 0], "the leader's own was set since");
