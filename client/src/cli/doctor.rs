@@ -287,7 +287,7 @@ fn of_a_peer(visit: &Visit, checks: &mut Vec<CheckView>) {
     checks.push(check(node, "clock", level, found, fix));
     for finding in &examination.findings {
         let (level, found) = (finding.level, finding.found.clone());
-        checks.push(check(node, &finding.check, level, found, fix_of(finding)));
+        checks.push(check(node, &finding.check, level, found, &finding.fix));
     }
 }
 
@@ -306,21 +306,6 @@ fn round_trip(visit: &Visit, examination: &Examination) -> CheckView {
         (FindingLevel::Warn, found, fix)
     };
     check(Some(visit.node), "round trip", level, found, fix)
-}
-
-/// What to do about a finding. A peer that has stopped for a reason which says what to do, such as
-/// an older directory that was put back, must not be contradicted by what is done about a disk; and
-/// a leader that reaches nobody cannot tell those that are down from a network that is.
-fn fix_of(finding: &Finding) -> &str {
-    match finding.check.as_str() {
-        "raft" if finding.found.contains("atelier member replace") => {
-            "do as `found` says; a restart alone mends nothing"
-        }
-        "raft" if finding.found.starts_with("leads, but no quorum") => {
-            "start the other voters, or mend the network between them"
-        }
-        _ => &finding.fix,
-    }
 }
 
 fn check(
@@ -473,9 +458,8 @@ mod tests {
             check: "raft".to_owned(),
             level: FindingLevel::Fail,
             found: "an older directory; keep it and `atelier member replace 2`".to_owned(),
-            fix: "mend the disk, then restart it".to_owned(),
+            fix: String::new(),
         };
-        assert!(!fix_of(&stopped).contains("disk"));
         let waits =
             Visit { round_trip: Duration::from_millis(500), ..visit(Err(String::new()), 0) };
         let check = round_trip(&waits, &examination(vec![stopped]));

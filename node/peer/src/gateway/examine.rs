@@ -157,7 +157,8 @@ fn part_in_raft(status: &RaftStatus) -> wire::Finding {
     let RaftStatus { committed, applied, .. } = status;
     let lag = committed.0.saturating_sub(applied.0);
     if let Some(stopped) = &status.stopped {
-        let fix = "mend the disk, then restart it; a damaged one: `atelier member replace`";
+        // A damaged or older directory says itself what to do, and a restart would not mend it.
+        let fix = "do as that says; where it says nothing: mend the disk, then restart the peer";
         return finding("raft", Level::Fail, format!("takes no part any more: {stopped}"), fix);
     }
     match status.leader {
@@ -166,7 +167,8 @@ fn part_in_raft(status: &RaftStatus) -> wire::Finding {
             finding("raft", Level::Fail, "follows nobody".to_owned(), fix)
         }
         Some(_) if status.is_leader && !status.quorum_acked => {
-            let fix = "start the other voters";
+            // Those that are down cannot be told from a network that is.
+            let fix = "start the other voters, or mend the network between them";
             finding("raft", Level::Fail, "leads, but no quorum answers it".to_owned(), fix)
         }
         Some(leader) => {
@@ -298,6 +300,18 @@ fn told(files: &[(PathBuf, Difference)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_that_stopped_is_not_told_to_restart_where_its_reason_says_otherwise() {
+        let stopped = Some("an older copy; keep it and `atelier member replace`".to_owned());
+        let told = part_in_raft(&RaftStatus { stopped, ..RaftStatus::default() });
+        assert!(told.found.ends_with("`atelier member replace`"), "{}", told.found);
+        assert!(told.fix.starts_with("do as that says"), "{}", told.fix);
+        let status =
+            RaftStatus { leader: Some(NodeId(1)), is_leader: true, ..RaftStatus::default() };
+        let alone = part_in_raft(&status);
+        assert!(alone.fix.contains("the other voters") && alone.fix.contains("network"));
+    }
 
     #[test]
     fn what_happened_to_a_model_is_told_in_few_words() {
