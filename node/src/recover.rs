@@ -65,9 +65,11 @@ fn tell(seen: &Recovered, json: bool, done: bool) {
     let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
     let lost = lost.join(", ");
     if json {
+        // Its name is drawn when it is made.
+        let cluster = if done { format!("{lineage:?}") } else { "null".to_owned() };
         println!(
             "{{\"version\": 1, \"kind\": \"recovered\", \"done\": {done}, \"node\": {node}, \"before\": {lineage_before:?}, \
-             \"cluster\": {lineage:?}, \"lost\": [{lost}], \"last_log_index\": {last_index}, \
+             \"cluster\": {cluster}, \"lost\": [{lost}], \"last_log_index\": {last_index}, \
              \"commit_index\": {committed_index}, \"queued\": {queued}, \"leases\": {leases}, \
              \"terminal\": {terminal}, \"pictures_elsewhere\": {pictures_elsewhere}}}"
         );
@@ -87,6 +89,6 @@ fn tell(seen: &Recovered, json: bool, done: bool) {
              then let new peers join: atelierd start --join URL --token TOKEN --promote --data EMPTY …"
         );
     } else {
-        println!("it would go on as cluster {lineage}, without voters {lost}");
+        println!("it would go on under a new name, without voters {lost}");
     }
 }

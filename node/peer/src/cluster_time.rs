@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Owns how far this machine's clock is from that. Stamps, ages and deadlines go by the corrected
-//! clock ([`ClusterClock`]); a leader that has not heard a majority's clocks judges no age at all.
+//! clock ([`ClusterClock`]); a leader that has not heard a majority's clocks judges no age at all, and a
+//! process that has just started stamps nothing before it was told.
 //! A leader alone could forget the history of a cluster within seconds because its clock is wrong.
 
 use crate::ports::Clock;
@@ -15,9 +16,14 @@ use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A clock that is off by less is left alone: every stamp may be off by so much.
 pub const APART_MAX: Duration = Duration::from_secs(5);
+
+/// How long nobody may know the time before stamps go by the own clock: half a dozen beats. Without this bound a
+/// cluster whose clocks all differ would accept no job.
+const HOLD_MAX: Duration = Duration::from_secs(2);
 
 /// Before anybody has told.
 const UNKNOWN: i64 = i64::MIN;
@@ -31,12 +37,21 @@ pub struct ClusterTime {
     agreed: AtomicBool,
     // Whether the own clock was told to be wrong.
     told: AtomicBool,
+    // Since when it has been asked for in vain, by the clock that never jumps.
+    asked_ms: AtomicI64,
+    // Whether stamps may be made: it was told, or nobody knows.
+    settled: watch::Sender<bool>,
 }
 
 impl Default for ClusterTime {
     fn default() -> ClusterTime {
-        let (agreed, told) = (AtomicBool::new(false), AtomicBool::new(false));
-        ClusterTime { zero_ms: AtomicI64::new(UNKNOWN), agreed, told }
+        ClusterTime {
+            zero_ms: AtomicI64::new(UNKNOWN),
+            agreed: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            asked_ms: AtomicI64::new(UNKNOWN),
+            settled: watch::Sender::new(false),
+        }
     }
 }
 
@@ -46,6 +61,7 @@ impl ClusterTime {
         let (now_ms, own_ms) = (millis(clock.now()), signed(clock.own_wall_ms()));
         let zero_ms = own_ms.saturating_add(apart_ms).saturating_sub(now_ms);
         self.zero_ms.store(zero_ms, Ordering::Relaxed);
+        self.settle();
         let is_wrong = is_apart(apart_ms);
         if self.told.swap(is_wrong, Ordering::Relaxed) == is_wrong {
             return;
@@ -60,6 +76,28 @@ impl ClusterTime {
         } else {
             tracing::info!("this machine's clock agrees with the cluster's again");
         }
+    }
+
+    /// Notes that who should know the time does not, yet.
+    pub(crate) fn ask_in_vain(&self, now: Duration) {
+        let (now_ms, order) = (millis(now), Ordering::Relaxed);
+        let first = self.asked_ms.compare_exchange(UNKNOWN, now_ms, order, order);
+        let since_ms = now_ms.saturating_sub(first.err().unwrap_or(now_ms));
+        if since_ms >= millis(HOLD_MAX) {
+            self.settle();
+        }
+    }
+
+    /// Begins a leadership: where nobody knew the time so far, its own followers may.
+    pub(crate) fn lead(&self) {
+        if self.zero_ms.load(Ordering::Relaxed) == UNKNOWN {
+            self.asked_ms.store(UNKNOWN, Ordering::Relaxed);
+            self.settled.send_replace(false);
+        }
+    }
+
+    fn settle(&self) {
+        self.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
     }
 
     /// Notes whether a majority's clocks are known; only a leader asks.
@@ -103,6 +141,20 @@ impl Clock for ClusterClock {
 
     fn own_wall_ms(&self) -> u64 {
         self.own.own_wall_ms()
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        if *self.time.settled.borrow() || mutants::is(Mutant::OwnClockCounts) {
+            return Box::pin(std::future::ready(()));
+        }
+        Box::pin(async {
+            let mut settled = self.time.settled.subscribe();
+            tokio::select! {
+                // The sender is ours, so it lives.
+                _ = settled.wait_for(|settled| *settled) => {}
+                () = self.own.sleep(HOLD_MAX) => {}
+            }
+        })
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -171,6 +223,39 @@ mod tests {
             assert_eq!(clock.wall_ms(), own_ms.saturating_add_signed(expect), "{learned}");
             assert_eq!(clock.own_wall_ms(), own_ms);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stamp_waits_until_the_time_was_told() {
+        let own: Arc<dyn Clock> = Arc::new(crate::real::SystemClock::new());
+        let time = Arc::<ClusterTime>::default();
+        let clock = ClusterClock { own: own.clone(), time: time.clone() };
+        let mut settled = clock.settled();
+        assert!(futures_util::poll!(&mut settled).is_pending());
+        time.ask_in_vain(own.now());
+        assert!(futures_util::poll!(&mut settled).is_pending(), "it was asked once");
+        time.learn(&clock, -DAY_MS);
+        assert!(futures_util::poll!(&mut settled).is_ready());
+        time.lead();
+        assert!(futures_util::poll!(&mut clock.settled()).is_ready(), "what was told is kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stamp_goes_by_the_own_clock_where_nobody_knows() {
+        let own: Arc<dyn Clock> = Arc::new(StillClock);
+        let time = Arc::<ClusterTime>::default();
+        let clock = ClusterClock { own: own.clone(), time: time.clone() };
+        let begun = tokio::time::Instant::now();
+        clock.settled().await;
+        assert_eq!(begun.elapsed(), HOLD_MAX, "nobody was there to ask");
+        let at = |ms: u64| HOLD_MAX + Duration::from_millis(ms);
+        time.ask_in_vain(at(0));
+        time.ask_in_vain(at(1_999));
+        assert!(futures_util::poll!(&mut clock.settled()).is_pending());
+        time.ask_in_vain(at(2_000));
+        assert!(futures_util::poll!(&mut clock.settled()).is_ready(), "nobody knows");
+        time.lead();
+        assert!(futures_util::poll!(&mut clock.settled()).is_pending(), "others may know");
     }
 
     /// What its machine says may change at any moment.

@@ -360,6 +360,7 @@ impl Gateway {
             if phase.is_some_and(Phase::is_terminal) {
                 return Err(refused(&Refusal::Terminal));
             }
+            let deadline = self.settle(deadline).await;
             let (reason, finished_ms) = (CANCEL_REASON.to_owned(), self.clock.wall_ms());
             let cancel = Command::Cancel(Cancel { job, reason, finished_ms });
             let what = format!("cancelling job {job}");

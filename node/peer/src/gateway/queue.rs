@@ -22,7 +22,7 @@ impl Gateway {
         self.check_stays()?;
         let (metadata, _, request) = request.into_parts();
         convert::check_batch(&request)?;
-        let deadline = deadline_of(&metadata);
+        let deadline = self.settle(deadline_of(&metadata)).await;
         let no_metadata = MetadataMap::new();
         let state = self.view().state;
         let mut room = Room::beside(&state, self.unfinished_bytes_max);
@@ -88,7 +88,7 @@ impl Gateway {
         request: Request<wire::RetryJobRequest>,
     ) -> Result<wire::SubmitReply, Status> {
         self.check_stays()?;
-        let deadline = deadline_of(request.metadata());
+        let deadline = self.settle(deadline_of(request.metadata())).await;
         let failed = convert::job_id(&request.get_ref().job_id)?;
         let view = self.find(failed).await?;
         let job = view.state.job(failed).ok_or_else(|| not_found(failed))?;

@@ -5,6 +5,7 @@ use super::error::{bytes_full, unavailable};
 use super::{Gateway, deadline_of};
 use atelier_proto::client::v1 as wire;
 use atelier_state::{Command, Reply, State, Submit};
+use std::time::Duration;
 use tonic::{Code, Request, Status};
 
 /// From this feature level on the state has settings, deadlines and costs.
@@ -16,12 +17,13 @@ impl Gateway {
         request: Request<wire::SubmitRequest>,
     ) -> Result<wire::SubmitReply, Status> {
         self.check_stays()?;
+        let deadline = self.settle(deadline_of(request.metadata())).await;
         let (metadata, _, request) = request.into_parts();
         let state = self.view().state;
         let submit = convert::submit(request, &metadata, self.stamp(&state))?;
         Room::beside(&state, self.unfinished_bytes_max).take(&state, &submit)?;
         drop(state);
-        let (deadline, what) = (deadline_of(&metadata), format!("job {}", submit.job));
+        let what = format!("job {}", submit.job);
         let (_, reply) = self.propose(Command::Submit(submit), deadline, &what).await?;
         self.submitted(reply)
     }
@@ -66,6 +68,13 @@ impl Gateway {
             max_runtime_s: if has_settings { settings.jobs_max_runtime_s() } else { 0 },
             has_costs: has_settings,
         }
+    }
+
+    /// Waits until stamps may be made, and says what is left of the time that a call has.
+    pub(super) async fn settle(&self, deadline: Duration) -> Duration {
+        let begun = self.clock.now();
+        self.clock.settled().await;
+        deadline.saturating_sub(self.clock.now().saturating_sub(begun))
     }
 
     /// Refuses new jobs while this peer leaves.

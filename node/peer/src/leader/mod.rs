@@ -278,6 +278,7 @@ impl Leader {
                 self.led_since = self.clock.now();
                 self.silent.clear();
                 self.liveness.lead(self.led_since, self.status.borrow().applied);
+                self.liveness.time().lead();
                 self.leading = Some((term, Deciders::default()));
                 true
             }
@@ -301,8 +302,9 @@ impl Leader {
         let agreed = cluster_time::agreed(clocks, voters.len());
         let time = self.liveness.time();
         time.agree(agreed.is_some());
-        if let Some(apart_ms) = agreed {
-            time.learn(self.clock.as_ref(), apart_ms);
+        match agreed {
+            Some(apart_ms) => time.learn(self.clock.as_ref(), apart_ms),
+            None => time.ask_in_vain(self.clock.now()),
         }
     }
 

@@ -19,6 +19,15 @@ pub trait Clock: Send + Sync + 'static {
         self.wall_ms()
     }
 
+    /// Waits, for seconds at most, until [`Clock::wall_ms`] may be stamped on what others will read: where it is the
+    /// cluster's time, that must have been told first.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the wait and has no other effect.
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Waits for at least a duration.
     ///
     /// # Cancel safety

@@ -57,6 +57,7 @@ pub(super) async fn run(parts: AttemptParts, assignment: Assignment, orders: Ord
     let begun = parts.clock.now();
     let (mut courier, teller) = Courier::new(&parts, &assignment);
     let drawn = draw(&parts, &assignment, &orders, &mut courier, teller).await;
+    parts.clock.settled().await;
     let answer = answer_to(&parts, &assignment, drawn, &orders, &mut courier).await;
     let Some(answer) = answer else { return };
     let elapsed_ms = (parts.clock.now() - begun).as_millis();

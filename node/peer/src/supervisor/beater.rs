@@ -88,6 +88,7 @@ async fn beat(parts: &SupervisorParts, settings: &SupervisorSettings, signs: Sig
 fn learn_time(parts: &SupervisorParts, asked: Duration, told_ms: u64) {
     // A leader that does not know, or is of the version before.
     if told_ms == 0 {
+        parts.liveness.time().ask_in_vain(asked);
         return;
     }
     let under_way = parts.clock.now().saturating_sub(asked) / 2;
