@@ -1,4 +1,4 @@
-//! `/api/v1`: our own dialect. Jobs, their events and pictures, the cluster, the queue, the settings.
+//! `/api/v1`: our own dialect. Jobs, their events and pictures, the cluster, the queue.
 
 use super::artifact::{self, Entity};
 use super::call::{Call, digits};
@@ -35,11 +35,10 @@ pub(super) fn router() -> Router<Front> {
         .route("/api/v1/artifacts/{digest}", get(bytes))
         .route("/api/v1/cluster", get(cluster))
         .route("/api/v1/queue", get(queue))
-        .route("/api/v1/config", get(config))
         .method_not_allowed_fallback(wrong_method)
 }
 
-async fn wrong_method(request: Request) -> Response {
+pub(super) async fn wrong_method(request: Request) -> Response {
     let text = format!("{} is not for this path; GET /openapi.json says what is", request.method());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text).own()
 }
@@ -116,7 +115,7 @@ pub(super) fn tell_job(front: &Front, job: &wire::Job, response: &mut Response) 
 }
 
 /// A call of the gateway; where the query says so it is answered by what this peer knows, however old.
-fn asked<T>(message: T, query: &Query) -> tonic::Request<T> {
+pub(super) fn asked<T>(message: T, query: &Query) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     if query.says("stale") {
         request.metadata_mut().insert(STALE_KEY, MetadataValue::from_static("1"));
@@ -252,11 +251,6 @@ async fn cluster(State(front): State<Front>) -> Answer {
 async fn queue(State(front): State<Front>, uri: Uri) -> Answer {
     let request = asked(wire::QueueStatsRequest {}, &Query::of(&uri)?);
     Ok(ok(&job::queue(front.gateway.queue_stats(request).await?.get_ref())))
-}
-
-async fn config(State(front): State<Front>, uri: Uri) -> Answer {
-    let request = asked(wire::GetSettingsRequest {}, &Query::of(&uri)?);
-    Ok(ok(&job::config(front.gateway.get_settings(request).await?.get_ref())))
 }
 
 impl Front {

@@ -1,4 +1,4 @@
-//! A job, the cluster and the queue as `/api/v1` shows them.
+//! A job, the cluster, the queue and the settings as `/api/v1` shows them.
 
 use atelier_proto::client::v1 as wire;
 use serde_json::{Value, json};
@@ -112,7 +112,7 @@ pub(super) fn cluster(status: &wire::StatusReply) -> Value {
     })
 }
 
-fn member(member: &wire::Member) -> Value {
+pub(super) fn member(member: &wire::Member) -> Value {
     let role = match member.role() {
         wire::MemberRole::Voter => "voter",
         wire::MemberRole::Learner => "learner",
@@ -168,17 +168,21 @@ pub(super) fn queue(stats: &wire::QueueStatsReply) -> Value {
     })
 }
 
-pub(super) fn config(settings: &wire::SettingsReply) -> Value {
-    let value = |value: &Option<wire::SettingValue>| match value.and_then(|value| value.value) {
+/// The value of a setting; null where it has the default.
+pub(super) fn value(value: Option<wire::SettingValue>) -> Value {
+    match value.and_then(|value| value.value) {
         Some(wire::setting_value::Value::Number(number)) => json!(number),
         Some(wire::setting_value::Value::Flag(flag)) => json!(flag),
         None => Value::Null,
-    };
+    }
+}
+
+pub(super) fn config(settings: &wire::SettingsReply) -> Value {
     let setting = |one: &wire::Setting| {
         json!({
             "key": one.key,
-            "value": value(&one.value),
-            "default": value(&one.default),
+            "value": value(one.value),
+            "default": value(one.default),
             "least": one.least,
             "most": one.most,
             "unit": one.unit,

@@ -21,6 +21,7 @@ mod job;
 mod kserve;
 mod openai;
 mod openapi;
+mod operate;
 mod order;
 mod page;
 mod probes;
@@ -71,6 +72,7 @@ pub(crate) fn router(front: Front) -> Router {
     let probes = probes::router(front.probes.clone());
     let dialects = Router::new()
         .merge(api::router())
+        .merge(operate::router())
         .merge(sdapi::router())
         .merge(openai::router())
         .merge(kserve::router())

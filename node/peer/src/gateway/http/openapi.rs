@@ -54,7 +54,51 @@ pub(super) const ROUTES: &[Route] = &[
     ("get", "/api/v1/artifacts/{digest}", "jobs", "The bytes of a digest; ranges", "", "Bytes"),
     ("get", "/api/v1/cluster", "cluster", "Members and where this peer stands", "", "Object"),
     ("get", "/api/v1/queue", "cluster", "How full the queue is, and who fills it", "", "Object"),
+    (
+        "post",
+        "/api/v1/queue/pause",
+        "cluster",
+        "Gives no job out until it is resumed: why",
+        "Object",
+        "Object",
+    ),
+    ("post", "/api/v1/queue/resume", "cluster", "Gives jobs out again: why", "Object", "Object"),
     ("get", "/api/v1/config", "cluster", "The settings of the cluster", "", "Object"),
+    (
+        "patch",
+        "/api/v1/config",
+        "cluster",
+        "Changes settings by compare-and-set: set, expect_version, why",
+        "Object",
+        "Object",
+    ),
+    ("get", "/api/v1/config/history", "cluster", "Who changed what, and why", "", "Object"),
+    ("get", "/api/v1/trail", "cluster", "What operators did, newest first: limit", "", "Object"),
+    ("get", "/api/v1/findings", "cluster", "What this peer finds wrong, and the fix", "", "Object"),
+    (
+        "post",
+        "/api/v1/members/{node}/drain",
+        "cluster",
+        "Gives a member no new jobs: why",
+        "Object",
+        "Object",
+    ),
+    (
+        "post",
+        "/api/v1/members/{node}/resume",
+        "cluster",
+        "Gives a member jobs again: why",
+        "Object",
+        "Object",
+    ),
+    (
+        "post",
+        "/api/v1/cluster/transfer-leader",
+        "cluster",
+        "Hands the lead over: to, or to whoever has come furthest",
+        "Object",
+        "Object",
+    ),
     (
         "post",
         "/sdapi/v1/txt2img",
@@ -141,7 +185,8 @@ fn operation((method, path, tag, summary, body, answer): &Route) -> Value {
         })
     };
     let mut parameters: Vec<Value> = names.map(parameter).collect();
-    if *method == "post" && *path != "/sdapi/v1/txt2img" && !body.is_empty() {
+    let submits = *method == "post" && *tag != "cluster" && *path != "/sdapi/v1/txt2img";
+    if submits && !body.is_empty() {
         let schema = json!({ "type": "string", "maxLength": 128 });
         parameters.push(json!({ "name": "Idempotency-Key", "in": "header", "schema": schema }));
     }

@@ -3,6 +3,7 @@
 mod api;
 mod kserve;
 mod openai;
+mod operate;
 mod sdapi;
 
 use super::*;
@@ -187,7 +188,7 @@ async fn the_contract_is_the_golden_one_and_every_path_of_it_is_there() {
     for (method, path) in crate::gateway::http::paths_of_tests() {
         let path = path.replace("{id}", &JobId(9).to_string()).replace("{index}", "0");
         let path = path.replace("{digest}", &Digest([1; 32]).to_string());
-        let path = path.replace("{model}", "z-image-turbo");
+        let path = path.replace("{model}", "z-image-turbo").replace("{node}", "1");
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).expect("a method");
         let call = Call::builder().method(method.clone()).uri(&path).body(Body::from("[]"));
         let told = door.send(call.expect("a call")).await;
