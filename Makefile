@@ -23,12 +23,15 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
 # With a CUDA driver the engine is built for it; without one that build would cost minutes for nothing.
 CUDA := $(if $(shell ldconfig -p 2>/dev/null | grep -F libcuda.so.1),--features atelier-node/cuda)
+
+# The page is built where Node is; a program without it has a plain one, which still draws.
+PAGE := $(if $(shell command -v npm 2>/dev/null),node/ui/dist/index.html)
 BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 
 # What `make upgrade` upgrades from.
 PREVIOUS ?= HEAD~1
 
-.PHONY: help tools demo test check simulate reproduce mutants coverage parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-engine bench-queue storage upgrade bench-storage bench-endurance
+.PHONY: help tools demo page test check simulate reproduce mutants coverage parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-engine bench-queue storage upgrade bench-storage bench-endurance
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,10 +40,18 @@ tools: ## Name what a build needs and this machine lacks.
 	@command -v cc >/dev/null || { echo "a C linker is missing; run: apt-get install -y build-essential" >&2; exit 1; }
 	@command -v cargo >/dev/null || { echo "cargo is missing; install Rust 1.95 or newer from your distribution or rustup" >&2; exit 1; }
 
-demo: tools ## Build, start three peers, draw a picture: make demo PROMPT="a dog on a red background" SEED=7
+demo: tools $(PAGE) ## Build, start three peers, draw a picture: make demo PROMPT="a dog on a red background" SEED=7
 	@echo "building (the first time takes minutes, later ones seconds) $(if $(CUDA),with CUDA,for the CPU)"
 	@$(BUILD)
 	@"$(BIN)/atelier" demo --model "$$MODEL" --prompt "$$PROMPT" --seed "$$SEED" --directory demo
+
+page: $(PAGE) ## Build the web page, where npm is here.
+	@[ -n "$(PAGE)" ] || echo "npm is not here: programs are built with the plain page; apt-get install -y nodejs npm"
+
+node/ui/dist/index.html: node/ui/package-lock.json node/ui/index.html node/ui/vite.config.ts $(shell find node/ui/src -type f 2>/dev/null)
+	@echo "building the page"
+	@(cd node/ui && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build) \
+		|| echo "the page could not be built, so the program gets the plain one; node/ui/README.md has what it needs" >&2
 
 test: tools ## Everything that CI runs: formatting, lints, all tests.
 	@.ci/test
@@ -48,10 +59,12 @@ test: tools ## Everything that CI runs: formatting, lints, all tests.
 check: tools ## Type-check the cluster, without burn.
 	@cargo check --locked
 
-simulate: tools ## Random worlds: make simulate SEEDS=1000, RIG=cluster SEEDS=100, RIG=cluster MINUTES=60
+simulate: tools ## Random worlds: make simulate SEEDS=1000, RIG=cluster SEEDS=100, RIG=cluster MINUTES=60, RIG=process SEEDS=5
+	@[ "$(RIG)" != process ] || cargo build --release --locked -q -p atelier-node
 	@cargo run --release --locked -q -p atelier-simulation -- run --rig "$(RIG)" --seeds "$(SEEDS)" $(if $(MINUTES),--minutes "$(MINUTES)")
 
 reproduce: tools ## One world again, step by step: make reproduce SEED=7
+	@[ "$(RIG)" != process ] || cargo build --release --locked -q -p atelier-node
 	@cargo run --release --locked -q -p atelier-simulation -- reproduce --rig "$(RIG)" --seed "$(SEED)"
 
 mutants: tools ## Plant bugs in the product, one at a time; each must be found: make mutants ONLY=lost-wakeup

@@ -37,11 +37,20 @@ pub const CLUSTER: [&str; 34] = [
     "two lead at once",
 ];
 
+/// What the process rig must reach, where libfaketime is there.
+#[rustfmt::skip]
+pub const PROCESS: [&str; 12] = [
+    "fault bridge", "fault clock skew", "fault crash", "fault isolated peer", "fault one-way partition", "fault pause",
+    "fault power cut", "a job is leased again", "a job is not there", "a machine starts again", "a submission is repeated",
+    "an outcome is unknown",
+];
+
 /// What a rig must reach.
 pub fn wanted(world: World) -> &'static [&'static str] {
     match world {
         World::Core => &CORE,
         World::Cluster => &CLUSTER,
+        World::Process => &PROCESS,
     }
 }
 
@@ -49,7 +58,7 @@ pub fn wanted(world: World) -> &'static [&'static str] {
 pub fn count(played: &Played, counts: &mut BTreeMap<String, u64>) {
     match played {
         Played::Core(run) => timeline::count(run, counts),
-        Played::Cluster(run) => count_cluster(run, counts),
+        Played::Cluster(run) | Played::Process(run) => count_cluster(run, counts),
         Played::Panicked(_) => {}
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! Owns plans, worlds, histories and what must hold in them. It must not know how the product does
 //! what it does beyond its ports and its pure parts. One seed gives one run, on every machine: no
-//! module here asks the system for time, randomness or threads; only `main` looks at a watch.
+//! module here asks the system for time, randomness or threads, but for `process`, which runs the real
+//! program; only `main` looks at a watch.
 //!
 //! The first rig, `core`, drives the real state and the real deciding code of the leader over a
 //! perfect log. Rigs with Raft below, with connections and with processes take the same plans,
@@ -28,6 +29,7 @@ pub mod operations;
 pub mod page;
 pub mod panics;
 pub mod plan;
+pub mod process;
 pub mod scenario;
 pub mod shrink;
 pub mod timeline;

@@ -6,11 +6,12 @@
 
 mod verbs;
 
+use atelier_simulation::process;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use verbs::history::Format;
-use verbs::{Batch, Which};
+use verbs::{Batch, Rig, Which};
 
 /// Random worlds for Atelier: the product's own code in a world that is made of a seed.
 #[derive(Parser)]
@@ -95,8 +96,37 @@ enum Verb {
     },
 }
 
+impl Verb {
+    /// The rig that it is about.
+    fn rig(&self) -> Option<Rig> {
+        match self {
+            Verb::Run { batch, .. } | Verb::Coverage { batch } | Verb::Hash { batch } => {
+                Some(batch.rig)
+            }
+            Verb::Reproduce { which, .. }
+            | Verb::Shrink { which, .. }
+            | Verb::Timeline { which, .. }
+            | Verb::History { which, .. } => Some(which.rig),
+            Verb::Replay { .. } | Verb::Mutants { .. } => None,
+        }
+    }
+}
+
 fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if command.rig() == Some(Rig::Process) {
+        match process::enter() {
+            // Inside: the run is here.
+            Ok(None) => {}
+            Ok(Some(true)) => return Ok(ExitCode::SUCCESS),
+            Ok(Some(false)) => return Ok(ExitCode::FAILURE),
+            Err(why) => {
+                println!("skipped: {why}");
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+    match command {
         Verb::Run { batch, minutes } => verbs::run::run(&batch, minutes),
         Verb::Reproduce { which, out } => verbs::reproduce::run(&which, out.as_deref()),
         Verb::Shrink { which, out, minutes } => verbs::shrink::run(&which, out, minutes),

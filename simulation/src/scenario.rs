@@ -1,6 +1,6 @@
 //! A plan of either rig, and what came of it, for whoever does not care which rig it is.
 
-use crate::{cluster, core, panics, plan};
+use crate::{cluster, core, panics, plan, process};
 use std::fmt;
 use std::panic::catch_unwind;
 
@@ -11,6 +11,8 @@ pub enum World {
     Core,
     /// Whole peers with Raft, over simulated links and disks.
     Cluster,
+    /// The real program, a network namespace a peer.
+    Process,
 }
 
 /// A plan.
@@ -20,6 +22,8 @@ pub enum Scenario {
     Core(plan::Plan),
     /// Of the cluster rig.
     Cluster(cluster::Plan),
+    /// Of the process rig, which takes plans as the cluster rig does.
+    Process(cluster::Plan),
 }
 
 /// What came of a plan.
@@ -29,6 +33,8 @@ pub enum Played {
     Core(Box<core::Run>),
     /// In the cluster rig.
     Cluster(Box<cluster::Run>),
+    /// In the process rig.
+    Process(Box<cluster::Run>),
     /// The rig was broken off.
     Panicked(String),
 }
@@ -48,6 +54,7 @@ impl World {
         match self {
             World::Core => "core",
             World::Cluster => "cluster",
+            World::Process => "process",
         }
     }
 
@@ -55,7 +62,9 @@ impl World {
     pub fn command(self, seed: impl fmt::Display) -> String {
         match self {
             World::Core => format!("make reproduce SEED={seed}"),
-            World::Cluster => format!("make reproduce RIG=cluster SEED={seed}"),
+            World::Cluster | World::Process => {
+                format!("make reproduce RIG={} SEED={seed}", self.name())
+            }
         }
     }
 }
@@ -66,6 +75,7 @@ impl Scenario {
         match world {
             World::Core => Scenario::Core(plan::Plan::of(seed)),
             World::Cluster => Scenario::Cluster(cluster::Plan::of(seed)),
+            World::Process => Scenario::Process(process::plan(seed)),
         }
     }
 
@@ -81,6 +91,9 @@ impl Scenario {
             World::Cluster => {
                 serde_json::from_str(text).map(Scenario::Cluster).map_err(|error| error.to_string())
             }
+            World::Process => {
+                serde_json::from_str(text).map(Scenario::Process).map_err(|error| error.to_string())
+            }
         }
     }
 
@@ -88,7 +101,7 @@ impl Scenario {
     pub fn write(&self) -> String {
         match self {
             Scenario::Core(plan) => plan.to_lines(),
-            Scenario::Cluster(plan) => {
+            Scenario::Cluster(plan) | Scenario::Process(plan) => {
                 serde_json::to_string_pretty(plan).expect("a plan is plain data") + "\n"
             }
         }
@@ -99,6 +112,7 @@ impl Scenario {
         match self {
             Scenario::Core(_) => World::Core,
             Scenario::Cluster(_) => World::Cluster,
+            Scenario::Process(_) => World::Process,
         }
     }
 
@@ -106,7 +120,7 @@ impl Scenario {
     pub fn seed(&self) -> u64 {
         match self {
             Scenario::Core(plan) => plan.shape.seed,
-            Scenario::Cluster(plan) => plan.shape.seed,
+            Scenario::Cluster(plan) | Scenario::Process(plan) => plan.shape.seed,
         }
     }
 
@@ -119,6 +133,7 @@ impl Scenario {
                 Played::Core(Box::new(core::run(plan, core::Options::default())))
             }
             Scenario::Cluster(plan) => Played::Cluster(Box::new(cluster::run(plan))),
+            Scenario::Process(plan) => Played::Process(Box::new(process::run(plan))),
         });
         played.unwrap_or_else(|_| {
             let text = panics::take().into_iter().next();
@@ -135,7 +150,7 @@ impl Played {
                 let violation = run.violation.as_ref()?;
                 (violation.property, violation.detail.clone())
             }
-            Played::Cluster(run) => {
+            Played::Cluster(run) | Played::Process(run) => {
                 let (property, detail) = run.violation.as_ref()?;
                 (*property, detail.clone())
             }
@@ -157,7 +172,7 @@ impl Played {
                 take(&run.unseed.to_string());
                 run.operations.iter().for_each(|operation| take(&operation.to_string()));
             }
-            Played::Cluster(run) => {
+            Played::Cluster(run) | Played::Process(run) => {
                 take(&run.hash);
                 run.operations.iter().for_each(|operation| take(&operation.to_string()));
                 run.glances.iter().for_each(|glance| take(&format!("{glance:?}")));

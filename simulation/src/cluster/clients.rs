@@ -2,13 +2,11 @@
 
 use super::deeds::submit_call;
 use super::diary::{self, Diary};
-use super::host::address;
-use super::network::Network;
 use super::plan::{Plan, Wish};
 use crate::operations::{Call, Key};
 use crate::world::Rng;
 use atelier_client::{
-    Client, ConnectError, Entropy, Error, Job, JobId, Options, Phase, Submission, TextToImage,
+    Client, ConnectError, Entropy, Error, Job, JobId, Line, Options, Phase, Submission, TextToImage,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,20 +55,29 @@ pub(crate) fn submission(job: u64) -> Submission {
     Submission { job: job_id(job), idempotency_key, ..Submission::new(parameters) }
 }
 
+/// How clients reach the peers of a rig.
+pub(crate) trait Reach: Clone + Send + Sync + 'static {
+    /// The address of a peer.
+    fn address(&self, peer: u64) -> String;
+
+    /// A line of somebody to an address.
+    fn line(&self, from: &str, to: &str) -> Result<Line, ConnectError>;
+}
+
 /// Makes a client that reaches some peers; one that is given a single peer reaches no other, though
 /// that one names the leader.
-pub(crate) fn client(network: &Network, name: &str, seed: u64, peers: &[u64]) -> Client {
-    client_with(network, name, seed, peers, Options::default())
+pub(crate) fn client(reach: &impl Reach, name: &str, seed: u64, peers: &[u64]) -> Client {
+    client_with(reach, name, seed, peers, Options::default())
 }
 
 /// Makes a client as the command line has one: it believes a peer only where a leader answers it.
-pub(crate) fn operator(network: &Network, seed: u64, peers: &[u64]) -> Client {
+pub(crate) fn operator(reach: &impl Reach, seed: u64, peers: &[u64]) -> Client {
     let options = Options { leader_confirmed: true, ..Options::default() };
-    client_with(network, "operator", seed, peers, options)
+    client_with(reach, "operator", seed, peers, options)
 }
 
 fn client_with(
-    network: &Network,
+    reach: &impl Reach,
     name: &str,
     seed: u64,
     peers: &[u64],
@@ -80,24 +87,24 @@ fn client_with(
     let draw = move || rng.lock().unwrap_or_else(PoisonError::into_inner).bits();
     let options =
         Options { entropy: Entropy::from_fn(draw), learn_members: peers.len() > 1, ..options };
-    let (network, name) = (network.clone(), name.to_owned());
-    let bound = <[u64; 1]>::try_from(peers).ok().map(|[peer]| address(peer));
+    let bound = <[u64; 1]>::try_from(peers).ok().map(|[peer]| reach.address(peer));
+    let addresses: Vec<String> = peers.iter().map(|peer| reach.address(*peer)).collect();
+    let (reach, name) = (reach.clone(), name.to_owned());
     let dial = move |address: &str| match &bound {
         Some(bound) if bound != address => {
             let reason = format!("this client is bound to {bound}");
             Err(ConnectError::Address { address: address.to_owned(), reason })
         }
-        _ => Ok(network.line(&name, address)),
+        _ => reach.line(&name, address),
     };
-    let peers = peers.iter().map(|peer| address(*peer));
-    Client::with_dialer(peers, options, dial).expect("the addresses are addresses")
+    Client::with_dialer(addresses, options, dial).expect("the addresses are addresses")
 }
 
 /// Does what the plan's clients do.
-pub(crate) fn play(plan: &Plan, network: &Network, told: &Told, diary: &Diary, origin: Instant) {
+pub(crate) fn play(plan: &Plan, reach: &impl Reach, told: &Told, diary: &Diary, origin: Instant) {
     let peers: Vec<u64> = (1..=plan.shape.peers).collect();
     for at in 0..plan.shape.clients {
-        let client = client(network, &format!("client-{at}"), plan.shape.seed, &peers);
+        let client = client(reach, &format!("client-{at}"), plan.shape.seed, &peers);
         for wish in plan.wishes.iter().filter(|wish| wish.client == at) {
             let (client, wish, told) = (client.clone(), wish.clone(), told.clone());
             let diary = diary.clone();

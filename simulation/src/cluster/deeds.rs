@@ -4,15 +4,14 @@
 //! Deeds are data, as faults are. They are there for the history: without reads nobody would see
 //! that a peer answers wrong.
 
-use super::clients::{client, job_id, submission};
-use super::diary::{self, Diary, REGISTER_PREFIX};
-use super::host::Host;
-use super::network::Network;
+use super::clients::{Reach, client, job_id, submission};
+use super::diary::{self, Diary, REGISTER_PREFIX, Serving};
 use super::plan::{Plan, Shape};
 use crate::operations::{Answer, Call, Key, Outcome};
 use crate::world::Rng;
 use atelier_client::{Author, Client, Error, Event, SettingChange, SettingValue, Submission};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +110,7 @@ pub(crate) fn draw(shape: &Shape, jobs: u64) -> Vec<Deed> {
 struct Doer {
     client: Client,
     // The only peer that the client reaches.
-    host: Option<Arc<Host>>,
+    host: Option<Arc<dyn Serving>>,
     session: u64,
     diary: Diary,
 }
@@ -119,18 +118,18 @@ struct Doer {
 /// Lets clients do what the plan says.
 pub(crate) fn play(
     plan: &Plan,
-    network: &Network,
-    hosts: &[Arc<Host>],
+    reach: &impl Reach,
+    hosts: &BTreeMap<u64, Arc<dyn Serving>>,
     diary: &Diary,
     origin: Instant,
 ) {
-    let all: Vec<u64> = hosts.iter().map(|host| host.id).collect();
+    let all: Vec<u64> = hosts.keys().copied().collect();
     for at in 0..plan.shape.clients {
         for peer in 0..=plan.shape.peers {
-            let host = hosts.iter().find(|host| host.id == peer).cloned();
-            let peers = host.as_ref().map_or(all.clone(), |host| vec![host.id]);
+            let host = hosts.get(&peer).cloned();
+            let peers = host.as_ref().map_or(all.clone(), |_| vec![peer]);
             let session = 100 + 10 * at + peer;
-            let client = client(network, &format!("doer-{session}"), plan.shape.seed, &peers);
+            let client = client(reach, &format!("doer-{session}"), plan.shape.seed, &peers);
             let doer = Arc::new(Doer { client, host, session, diary: diary.clone() });
             let deeds = plan.deeds.iter().enumerate();
             for (place, deed) in deeds.filter(|(_, it)| (it.client, it.peer) == (at, peer)) {

@@ -1,8 +1,5 @@
 //! The history of operations, as all clients of the rig write it.
 
-use super::eye::Onlooker;
-use super::host::Host;
-use crate::checkers::raft::Glance;
 use crate::operations::{
     Answer, Call, Key, Operation, Outcome, Phase, Recorder, Seen, Server, Ticket,
 };
@@ -15,18 +12,27 @@ use tokio::time::Instant;
 /// What names of settings begin with that clients change: weights of tenants that have no jobs.
 pub(crate) const REGISTER_PREFIX: &str = "queue.weight.register-";
 
+/// A peer's process, as whoever asks it alone tells it from the one before.
+pub(crate) trait Serving: Send + Sync {
+    /// Which process runs there now.
+    fn server(&self) -> Server;
+}
+
 /// Writes operations down. Clones write the same diary.
 #[derive(Clone)]
 pub(crate) struct Diary {
     recorder: Arc<Mutex<Recorder>>,
-    // Told of what is acknowledged.
-    onlooker: Onlooker,
+    // Told of the log index of what is acknowledged.
+    acknowledged: Arc<dyn Fn(u64) + Send + Sync>,
     origin: Instant,
 }
 
 impl Diary {
-    pub(crate) fn new(origin: Instant, onlooker: &Onlooker) -> Diary {
-        Diary { recorder: Arc::default(), onlooker: onlooker.clone(), origin }
+    pub(crate) fn new(
+        origin: Instant,
+        acknowledged: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Diary {
+        Diary { recorder: Arc::default(), acknowledged: Arc::new(acknowledged), origin }
     }
 
     /// Asks something, and writes down what was asked and what came of it.
@@ -43,24 +49,27 @@ impl Diary {
     /// The same of something that goes to one peer, and to its present process unless that dies.
     pub(crate) async fn write_at<T>(
         &self,
-        host: Option<&Host>,
+        host: Option<&dyn Serving>,
         session: u64,
         (key, call): (Key, Call),
         asked: impl Future<Output = T>,
         told: impl FnOnce(&T) -> Outcome,
     ) -> T {
-        let server = |host: &Host| Server { peer: host.id, life: host.life() };
-        let before = host.map(server);
+        let before = host.map(Serving::server);
         let ticket = self.recorder().call(self.now_us(), session, key, call);
         let result = asked.await;
         let outcome = told(&result);
-        self.returns(ticket, outcome, before.filter(|before| host.map(server) == Some(*before)));
+        self.returns(
+            ticket,
+            outcome,
+            before.filter(|before| host.map(Serving::server) == Some(*before)),
+        );
         result
     }
 
     fn returns(&self, ticket: Ticket, outcome: Outcome, server: Option<Server>) {
         if let Outcome::Ok { index: Some(index), .. } = outcome {
-            self.onlooker.see(Glance::Acknowledged { index });
+            (self.acknowledged)(index);
         }
         let mut recorder = self.recorder();
         recorder.returns(self.now_us(), ticket, outcome);

@@ -3,10 +3,12 @@
 use super::Plant;
 use super::chronicle::Event;
 use super::clock::HostClock;
+use super::diary::Serving;
 use super::engine::HostEngine;
 use super::eye::Onlooker;
 use super::network::{Network, SimulatedDial};
 use super::plan::Shape;
+use crate::operations::Server;
 use crate::world::{SimulatedDisk, SimulatedEntropy};
 use atelier_peer::config::{Config, EngineSettings, Jobs, Listen, Member, RaftTimers};
 use atelier_peer::peer::{OriginError, Outside, Peer, StartError};
@@ -52,6 +54,12 @@ struct Process {
 /// The address that a peer is called by.
 pub(crate) fn address(id: u64) -> String {
     format!("http://peer-{id}:7861")
+}
+
+impl Serving for Host {
+    fn server(&self) -> Server {
+        Server { peer: self.id, life: self.life() }
+    }
 }
 
 impl Host {

@@ -14,12 +14,12 @@
 //! what befalls them; whatever runs on them is the product's, from the gateway to the log's format.
 //! What sockets, HTTP/2 and threads add is the business of other rigs.
 
-mod chronicle;
-mod clients;
+pub(crate) mod chronicle;
+pub(crate) mod clients;
 mod clock;
 mod decode;
-mod deeds;
-mod diary;
+pub(crate) mod deeds;
+pub(crate) mod diary;
 mod engine;
 mod eye;
 mod harm;
@@ -32,6 +32,7 @@ mod rig;
 pub use chronicle::Event;
 pub use deeds::{Deed, DeedKind};
 pub use plan::{Act, ActKind, Fault, FaultKind, Plan, Shape, Wish};
+pub(crate) use rig::links;
 
 use crate::checkers::linear::Tally;
 use crate::checkers::raft::Glance;

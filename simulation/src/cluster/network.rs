@@ -6,8 +6,10 @@
 //! stream keep their order, streams do not keep theirs.
 
 use super::chronicle::{Chronicle, Event};
+use super::clients::Reach;
+use super::host::address;
 use crate::world::Rng;
-use atelier_client::{Line, LineError};
+use atelier_client::{ConnectError, Line, LineError};
 use atelier_peer::ports::{Dial, DialError, Purpose};
 use atelier_peer::tasks::{self, Group};
 use bytes::Bytes;
@@ -279,6 +281,16 @@ fn reset() -> Status {
 pub(crate) struct SimulatedDial {
     pub(crate) network: Network,
     pub(crate) from: String,
+}
+
+impl Reach for Network {
+    fn address(&self, peer: u64) -> String {
+        address(peer)
+    }
+
+    fn line(&self, from: &str, to: &str) -> Result<Line, ConnectError> {
+        Ok(Network::line(self, from, to))
+    }
 }
 
 impl Dial for SimulatedDial {

@@ -4,7 +4,7 @@ use super::chronicle::{Chronicle, Event};
 use super::clients::{self, Answers, Told};
 use super::clock::HostClock;
 use super::deeds;
-use super::diary::Diary;
+use super::diary::{Diary, Serving};
 use super::engine::picture;
 use super::eye::Onlooker;
 use super::harm;
@@ -15,6 +15,7 @@ use super::plan::{Fault, FaultKind, Plan};
 use super::{Plant, Run};
 use crate::checkers;
 use crate::checkers::linear::{Sight, Tally};
+use crate::checkers::raft::Glance;
 use atelier_client::Phase as Ended;
 use atelier_peer::ports::Log;
 use atelier_state::{ArtifactRef, JobId, Phase};
@@ -58,7 +59,10 @@ impl Rig {
             network,
             told: Told::default(),
             desk: Desk::default(),
-            diary: Diary::new(origin, &onlooker),
+            diary: {
+                let onlooker = onlooker.clone();
+                Diary::new(origin, move |index| onlooker.see(Glance::Acknowledged { index }))
+            },
             onlooker,
             chronicle,
             tally: Tally::default(),
@@ -99,7 +103,9 @@ impl Rig {
             tokio::spawn(async move { host.start().await });
         }
         clients::play(&self.plan, &self.network, &self.told, &self.diary, self.origin);
-        deeds::play(&self.plan, &self.network, &self.hosts, &self.diary, self.origin);
+        let serving = |host: &Arc<Host>| (host.id, host.clone() as Arc<dyn Serving>);
+        let serving = self.hosts.iter().map(serving).collect();
+        deeds::play(&self.plan, &self.network, &serving, &self.diary, self.origin);
         operator::play(&self.plan, &self.network, &self.hosts, &self.desk, self.origin);
         for fault in self.plan.faults.clone() {
             let around = (self.network.clone(), self.onlooker.clone());
@@ -362,7 +368,7 @@ async fn befall(
 }
 
 /// The links that a fault cuts, each with its direction.
-fn links(kind: FaultKind, peers: u64) -> Vec<(u64, u64)> {
+pub(crate) fn links(kind: FaultKind, peers: u64) -> Vec<(u64, u64)> {
     let pairs = (1..=peers).flat_map(|from| (1..=peers).map(move |to| (from, to)));
     let pairs = pairs.filter(|(from, to)| from != to);
     pairs

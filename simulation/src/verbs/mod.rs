@@ -26,6 +26,8 @@ pub(crate) enum Rig {
     Core,
     /// Whole peers with Raft, over simulated links and disks.
     Cluster,
+    /// The real program, a network namespace a peer; root alone.
+    Process,
 }
 
 /// Many seeds.
@@ -39,7 +41,7 @@ pub(crate) struct Batch {
     from: u64,
     /// In which world.
     #[arg(long, value_enum, default_value_t = Rig::Core)]
-    rig: Rig,
+    pub(crate) rig: Rig,
 }
 
 /// One run.
@@ -56,7 +58,7 @@ pub(crate) struct Which {
     plan: Option<PathBuf>,
     /// In which world.
     #[arg(long, value_enum, default_value_t = Rig::Core)]
-    rig: Rig,
+    pub(crate) rig: Rig,
     /// With this bug planted in the product; `make mutants` lists them.
     #[arg(long)]
     bug: Option<String>,
@@ -67,6 +69,7 @@ impl From<Rig> for World {
         match rig {
             Rig::Core => World::Core,
             Rig::Cluster => World::Cluster,
+            Rig::Process => World::Process,
         }
     }
 }

@@ -1,0 +1,186 @@
+/**
+ * The JSON of `/api/v1`, as the peer writes it. Nothing here decides anything.
+ *
+ * Times are milliseconds since 1970 by the cluster's clocks. Seeds have 64 bits, which a JavaScript number has not, so
+ * they are texts here: see `parse` in api.ts.
+ */
+
+export type Phase = "queued" | "running" | "succeeded" | "failed" | "cancelled" | "unknown";
+
+export interface Picture {
+  digest: string;
+  bytes: number;
+  media_type: string;
+  seed: string;
+  url: string;
+  artifact_url: string;
+}
+
+export interface FailedAttempt {
+  node: number;
+  token: number;
+  error: string;
+  failed_ms: number;
+}
+
+export interface Job {
+  id: string;
+  phase: Phase;
+  prompt: string;
+  width: number;
+  height: number;
+  steps: number;
+  seed: string;
+  count: number;
+  tenant: string;
+  priority: number;
+  position: number;
+  attempt: number;
+  node: number;
+  token: number;
+  log_index: number;
+  submitted_ms: number;
+  finished_ms: number;
+  retry_at_ms: number;
+  error: string;
+  images: Picture[];
+  failed_attempts: FailedAttempt[];
+}
+
+export interface Progress {
+  node: number;
+  token: number;
+  stage: string;
+  image: number;
+  step: number;
+  steps: number;
+}
+
+export interface JobList {
+  jobs: Job[];
+  total: number;
+  next: string | null;
+}
+
+/** What is asked for; what is left out is the model's or the cluster's default. */
+export interface Order {
+  prompt: string;
+  width?: number;
+  height?: number;
+  steps?: number;
+  seed?: string;
+  count?: number;
+  priority?: number;
+}
+
+export interface Member {
+  node: number;
+  address: string;
+  role: "voter" | "learner" | "unknown";
+  leader: boolean;
+  alive: boolean;
+  witness: boolean;
+  draining: boolean;
+  slots: number;
+  leases: number;
+  engine: string;
+  model: string;
+  labels: Record<string, string>;
+  matched_index: number;
+  features: number;
+}
+
+export interface Cluster {
+  cluster: string;
+  node: number;
+  leader: number;
+  term: number;
+  last_log_index: number;
+  commit_index: number;
+  applied_index: number;
+  version: string;
+  features: number;
+  settings_version: number;
+  paused: boolean;
+  queued: number;
+  running: number;
+  ended: number;
+  members: Member[];
+}
+
+export interface Queue {
+  queued: number;
+  delayed: number;
+  running: number;
+  succeeded: number;
+  failed: number;
+  cancelled: number;
+  forgotten: number;
+  paused: boolean;
+  jobs_max: number;
+  tenant_jobs_max: number;
+  priorities: { priority: number; queued: number; oldest_ms: number }[];
+  tenants: { tenant: string; queued: number; running: number; weight: number }[];
+}
+
+export type SettingValue = number | boolean;
+
+export interface Setting {
+  key: string;
+  value: SettingValue;
+  default: SettingValue;
+  least: number;
+  most: number;
+  unit: string;
+  about: string;
+  version: number;
+}
+
+export interface Config {
+  version: number;
+  settings: Setting[];
+}
+
+/** null: the default. */
+export interface SettingChange {
+  key: string;
+  before: SettingValue | null;
+  after: SettingValue | null;
+}
+
+export interface ConfigVersion {
+  version: number;
+  at_ms: number;
+  who: string;
+  why: string;
+  changes: SettingChange[];
+}
+
+export interface TrailRecord {
+  log_index: number;
+  act: string;
+  who: string;
+  why: string;
+  at_ms: number;
+}
+
+export type Level = "ok" | "warn" | "fail";
+
+export interface Finding {
+  check: string;
+  level: Level;
+  found: string;
+  fix: string;
+}
+
+export interface Findings {
+  node: number;
+  wall_ms: number;
+  findings: Finding[];
+}
+
+/** What a PNG says of how it was drawn. */
+export interface PngInfo {
+  info: string;
+  parameters: Record<string, string>;
+}
