@@ -1,11 +1,9 @@
 /**
- * End-to-end tests against peers that run: PEERS names their HTTP addresses, WORKER_PIDS which process is which node.
- *
- * With PREVIEW=1 the built page is served beside each peer, for peers that were built without it.
+ * End-to-end tests against peers that run, with the page that is part of them: PEERS names their HTTP addresses,
+ * WORKER_PIDS which process is which node.
  */
 
 import { defineConfig } from "@playwright/test";
-import { peers, previews } from "./e2e/peers";
 
 const executable = process.env["CHROMIUM"];
 
@@ -24,10 +22,4 @@ export default defineConfig({
     locale: "en-GB",
     trace: "retain-on-failure",
   },
-  webServer: previews.map((url, index) => ({
-    command: `npx vite preview --strictPort --host 127.0.0.1 --port ${new URL(url).port}`,
-    url,
-    env: { PEER: peers[index] ?? "" },
-    reuseExistingServer: false,
-  })),
 });

@@ -115,6 +115,7 @@ impl Verb {
 fn main() -> anyhow::Result<ExitCode> {
     let command = Arguments::parse().command;
     if command.rig() == Some(Rig::Process) {
+        process::daemon().map_err(anyhow::Error::msg)?;
         match process::enter() {
             // Inside: the run is here.
             Ok(None) => {}

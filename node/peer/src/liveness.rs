@@ -245,6 +245,7 @@ impl LivenessTable {
     }
 
     pub(crate) fn lead(&self, now: Duration, from: LogIndex) {
+        self.time.lead();
         let mut liveness = self.lock();
         liveness.lead(now);
         liveness.led_from = from;

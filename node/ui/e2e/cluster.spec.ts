@@ -1,7 +1,7 @@
 import type { Page, Route } from "@playwright/test";
 import { expect, expectAccessible, open, order, test, unheard } from "./test";
 
-/** What a peer tells that has every call, by the contract: for peers that lack some. */
+/** What a peer might tell: real ones have no such history, and none that refuses on demand. */
 const CONTRACT = {
   "/api/v1/config": {
     version: 3,
@@ -102,7 +102,8 @@ test("the last change is taken back, unless another came meanwhile", async ({ pa
   expect(patches).toEqual([{ set: { "queue.jobs_max": null }, expect_version: 3, why: "takes version 3 back" }]);
 });
 
-test("a peer of an older version is told as one", async ({ page }) => {
+test("a peer of an older version is told as one", async ({ page, tolerate }) => {
+  tolerate(/status of 404/);
   for (const path of ["config/history", "trail", "findings"]) {
     await page.route(`**/api/v1/${path}*`, (route) =>
       route.fulfill({ status: 404, json: { error: { code: "not_found", message: "no path" } } }),
@@ -114,14 +115,8 @@ test("a peer of an older version is told as one", async ({ page }) => {
   await expect(page.getByRole("region", { name: "Members" }).first()).toBeVisible();
 });
 
-/** Says whether the peer has the calls of operators. */
-async function canOperate(page: Page): Promise<boolean> {
-  return page.evaluate(async () => (await fetch("/api/v1/trail?limit=1")).ok);
-}
-
 test("the queue is paused and resumed", async ({ page }) => {
   await open(page, "#/cluster");
-  test.skip(!(await canOperate(page)), "this peer's version has no such call");
   await page.locator("#queue").getByRole("button", { name: "Pause" }).click();
   const dialog = page.getByRole("dialog");
   await dialog.getByLabel("Reason").fill("new disks");
@@ -136,7 +131,6 @@ test("the queue is paused and resumed", async ({ page }) => {
 
 test("a member is drained and resumed, and the lead is handed over", async ({ page }) => {
   await open(page, "#/cluster");
-  test.skip(!(await canOperate(page)), "this peer's version has no such call");
   const members = page.locator("#members");
   const follower = members.locator("tbody tr").filter({ hasNotText: "leads" }).last();
   const node = await follower.locator("th").textContent();

@@ -1,20 +1,16 @@
-/** Where the peers are, by the environment. */
+/** Where the peers are, by the environment; tests need two at least, and to know what to kill. */
 
-const PREVIEW_PORT = 4170;
+function words(name: string, example: string): string[] {
+  const found = (process.env[name] ?? "").split(/\s+/).filter((word) => word !== "");
+  if (found.length < 2) throw new Error(`${name} has to name two peers at least, such as ${name}="${example}"`);
+  return found;
+}
 
-/** PEERS="http://127.0.0.1:7860 http://127.0.0.1:7870" */
-export const peers = (process.env["PEERS"] ?? "http://127.0.0.1:7860").split(/\s+/).filter((url) => url !== "");
+export const peers = words("PEERS", "http://127.0.0.1:7860 http://127.0.0.1:7870");
 
-/** Servers of the built page, one beside each peer. */
-export const previews =
-  process.env["PREVIEW"] === "1" ? peers.map((_, index) => `http://127.0.0.1:${PREVIEW_PORT + index}`) : [];
-
-/** Where the page is, peer by peer. */
-export const pages = previews.length > 0 ? previews : peers;
-
-/** WORKER_PIDS="1:4711 2:4712 3:4713": process ids by node. */
+/** Process ids by node. */
 export const pids = new Map(
-  (process.env["WORKER_PIDS"] ?? "").split(/\s+/).filter((pair) => pair.includes(":")).map((pair) => {
+  words("WORKER_PIDS", "1:4711 2:4712 3:4713").map((pair) => {
     const [node, pid] = pair.split(":").map(Number);
     return [node ?? 0, pid ?? 0] as const;
   }),

@@ -2,10 +2,7 @@
 
 import { AxeBuilder } from "@axe-core/playwright";
 import { expect, test as base, type Locator, type Page } from "@playwright/test";
-import { pages } from "./peers";
-
-/** A peer of an older version lacks these; the page says so, and the browser's console as well. */
-const MAY_LACK = /\/api\/v1\/(config\/history|trail|findings)\b/;
+import { peers } from "./peers";
 
 interface Fixtures {
   complaints: string[];
@@ -38,15 +35,13 @@ function listen(page: Page, complaints: string[]): void {
   page.on("console", (message) => {
     // A refusal by the policy is an error of the console, too.
     if (message.type() !== "error" && message.type() !== "warning") return;
-    const { url } = message.location();
-    if (MAY_LACK.test(url)) return;
-    complaints.push(`${message.type()}: ${message.text()} ${url}`);
+    complaints.push(`${message.type()}: ${message.text()} ${message.location().url}`);
   });
 }
 
 /** Opens the page at the first peer, or another. */
 export async function open(page: Page, hash = "", at = 0): Promise<void> {
-  await page.goto(`${pages[at] ?? ""}/${hash}`);
+  await page.goto(`${peers[at] ?? ""}/${hash}`);
 }
 
 export interface Wish {

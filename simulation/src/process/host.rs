@@ -5,7 +5,6 @@ use crate::cluster::Shape;
 use crate::cluster::chronicle::{Chronicle, Event};
 use crate::cluster::clients::Reach;
 use crate::cluster::diary::Serving;
-
 use crate::operations::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -161,9 +160,9 @@ impl Host {
         let status = machine.child.as_mut()?.try_wait().expect("a child of ours")?;
         machine.child = None;
         let log = self.log();
-        let tail: Vec<&str> = log.lines().rev().take(5).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        Some(format!("peer {} ended by itself, {status}: {}", self.id, tail.join(" | ")))
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(5)..].join(" | ");
+        Some(format!("peer {} ended by itself, {status}: {tail}", self.id))
     }
 
     fn machine(&self) -> MutexGuard<'_, Machine> {

@@ -20,7 +20,7 @@ pub use network::enter;
 
 use crate::cluster::{FaultKind, Plan, Run};
 use crate::panics;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The plan of a seed: what the cluster rig draws, as far as real machines can be made to do it.
 pub fn plan(seed: u64) -> Plan {
@@ -55,10 +55,12 @@ fn can_be(kind: &FaultKind) -> bool {
 pub fn daemon() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let daemon = own.with_file_name("atelierd");
-    let beside_tests = || own.parent().and_then(Path::parent).map(|up| up.join("atelierd"));
-    [Some(daemon.clone()), beside_tests()].into_iter().flatten().find(|it| it.is_file()).ok_or_else(
-        || format!("{} is not there; cargo build --release -p atelier-node", daemon.display()),
-    )
+    match daemon.is_file() {
+        true => Ok(daemon),
+        false => {
+            Err(format!("{} is not there; cargo build --release -p atelier-node", daemon.display()))
+        }
+    }
 }
 
 /// Runs a plan; the caller is inside of a namespace already, see [`enter`].

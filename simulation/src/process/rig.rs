@@ -35,6 +35,8 @@ pub(super) struct Rig {
     plan: Plan,
     network: Network,
     hosts: BTreeMap<u64, Arc<Host>>,
+    // The rig's own, each of which reaches one peer alone.
+    clients: BTreeMap<u64, Client>,
     told: Told,
     diary: Diary,
     chronicle: Chronicle,
@@ -54,7 +56,12 @@ impl Rig {
         let (network, chronicle) = (Network::new(plan.shape.peers), Chronicle::new(origin));
         let places = (daemon.as_path(), directory.as_path());
         let host = |id| Arc::new(Host::new(id, &plan.shape, places, &network, &chronicle));
+        let client = |id| {
+            let (name, seed) = (format!("rig-{id}"), plan.shape.seed);
+            (id, clients::client(&network, &name, seed, &[id]))
+        };
         Rig {
+            clients: (1..=plan.shape.peers).map(client).collect(),
             hosts: (1..=plan.shape.peers).map(|id| (id, host(id))).collect(),
             plan: plan.clone(),
             network,
@@ -160,16 +167,10 @@ impl Rig {
         }
     }
 
-    /// A client that reaches one peer alone.
-    fn at(&self, host: u64, what: &str) -> Client {
-        clients::client(&self.network, &format!("{what}-{host}"), self.plan.shape.seed, &[host])
-    }
-
     /// What every peer says of itself, where all agree on a leader.
     async fn statuses(&self) -> Result<Vec<Status>, String> {
         let mut statuses = Vec::new();
-        for id in self.hosts.keys() {
-            let client = self.at(*id, "looker");
+        for (id, client) in &self.clients {
             let asked = timeout(ANSWER, client.status()).await;
             let status = asked.map_err(|_| format!("peer {id} does not answer"))?;
             statuses.push(status.map_err(|error| format!("peer {id}: {error}"))?);
@@ -204,10 +205,9 @@ impl Rig {
 
     /// Compares what clients were told with what every peer answers.
     async fn judge(&self) -> Result<(), Broken> {
-        for id in self.hosts.keys() {
-            let client = self.at(*id, "judge");
+        for (id, client) in &self.clients {
             for (number, answers) in self.told.all() {
-                judge_at(&client, *id, number, &answers).await?;
+                judge_at(client, *id, number, &answers).await?;
             }
         }
         Ok(())
@@ -215,7 +215,7 @@ impl Rig {
 
     /// Every picture is that of an undisturbed run.
     async fn draws_again(&self) -> Result<(), Broken> {
-        let client = self.at(1, "painter");
+        let client = &self.clients[&1];
         for (number, answers) in self.told.all() {
             let Some(ended) = answers.ended.filter(|job| job.phase == Phase::Succeeded) else {
                 continue;
@@ -226,7 +226,7 @@ impl Rig {
                 idempotency_key: String::new(),
                 ..first
             };
-            let drawn = draw(&client, &again)
+            let drawn = draw(client, &again)
                 .await
                 .map_err(|why| ("liveness", format!("job {number} is drawn again: {why}")))?;
             let digests = |job: &atelier_client::Job| -> Vec<String> {
@@ -243,9 +243,8 @@ impl Rig {
 
     /// A fresh job succeeds through every peer.
     async fn draws_fresh(&self) -> Result<(), Broken> {
-        for id in self.hosts.keys() {
-            let submission = clients::submission(1_000_000 + id);
-            let drawn = draw(&self.at(*id, "prober"), &submission).await;
+        for (id, client) in &self.clients {
+            let drawn = draw(client, &clients::submission(1_000_000 + id)).await;
             drawn.map_err(|why| ("liveness", format!("a fresh job through peer {id}: {why}")))?;
         }
         Ok(())

@@ -278,7 +278,6 @@ impl Leader {
                 self.led_since = self.clock.now();
                 self.silent.clear();
                 self.liveness.lead(self.led_since, self.status.borrow().applied);
-                self.liveness.time().lead();
                 self.leading = Some((term, Deciders::default()));
                 true
             }

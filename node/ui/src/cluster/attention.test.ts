@@ -28,11 +28,13 @@ it("without a leader nobody is called dead", () => {
 it("a single peer, another model, a full and paused queue are told", () => {
   expect(told(cluster([member(1)]))).toEqual(["warn Only 1 of 3 voters: no failure is survived"]);
   const odd = [member(1), member(2), member(3, { model: "z@bb" })];
-  expect(told(cluster(odd), queue({ paused: true, queued: 80, delayed: 10 }))).toEqual([
+  expect(told(cluster(odd), queue({ paused: true, queued: 90, delayed: 10 }))).toEqual([
     "warn Node 3 has another model than most",
     "warn The queue is paused: jobs are accepted, none is given out",
     "warn 90 jobs wait, 100 may",
   ]);
+  // Those that are delayed are among those that are queued.
+  expect(told(null, queue({ queued: 89, delayed: 20 }))).toEqual([]);
 });
 
 it("findings come with failures first, and what is well not at all", () => {

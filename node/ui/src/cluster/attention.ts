@@ -57,9 +57,9 @@ function ofMembers({ leader, members }: Cluster, t: Texts): Callout[] {
 function ofQueue(queue: Queue, t: Texts, language: string): Callout[] {
   const found: Callout[] = [];
   if (queue.paused) found.push({ level: "warn", what: t.paused, fix: t.pausedFix });
-  const waiting = queue.queued + queue.delayed;
-  if (queue.jobs_max > 0 && waiting >= queue.jobs_max * FULL_SHARE) {
-    const what = t.queueNearlyFull(count(waiting, language), count(queue.jobs_max, language));
+  // Those that are delayed are among them.
+  if (queue.jobs_max > 0 && queue.queued >= queue.jobs_max * FULL_SHARE) {
+    const what = t.queueNearlyFull(count(queue.queued, language), count(queue.jobs_max, language));
     found.push({ level: "warn", what, fix: t.queueNearlyFullFix });
   }
   return found;

@@ -18,6 +18,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use tonic::transport::server::TcpConnectInfo;
 
 type Answer = Result<Response, Problem>;
 
@@ -50,11 +51,15 @@ async fn act(front: &Front, request: Request) -> Result<(Fields, wire::Author), 
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(Problem::new(status, "unsupported_media_type", text));
     }
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    let address = address(&request);
     let (_, mut fields, _) = Call::fields(front, request).await?;
     let who = fields.text("who").or_else(|| address.map(|address| address.to_string()));
     let why = fields.text("why").unwrap_or_default();
     Ok((fields, wire::Author { who: who.unwrap_or_default(), why, at_ms: 0 }))
+}
+
+fn address(request: &Request) -> Option<SocketAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
 }
 
 async fn config(State(front): State<Front>, uri: Uri) -> Answer {
@@ -232,10 +237,13 @@ async fn set_draining(front: &Front, node: &str, request: Request, draining: boo
 }
 
 async fn transfer_leader(State(front): State<Front>, request: Request) -> Answer {
+    let caller = TcpConnectInfo { local_addr: None, remote_addr: address(&request) };
     let (mut fields, _) = act(&front, request).await?;
     let node = fields.number("to").unwrap_or(0);
     fields.end()?;
-    let request = tonic::Request::new(wire::TransferLeaderRequest { node });
+    let mut request = tonic::Request::new(wire::TransferLeaderRequest { node });
+    // The message names no author, so the trail has the caller's address.
+    request.extensions_mut().insert(caller);
     let moved = front.gateway.transfer_leader(request).await?;
     Ok(ok(&json!({ "leader": moved.get_ref().leader })))
 }

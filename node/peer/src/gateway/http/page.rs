@@ -106,6 +106,15 @@ mod tests {
     }
 
     #[test]
+    fn the_plain_page_asks_nothing_of_other_hosts() {
+        for (path, _) in PLAIN {
+            let text = text(PLAIN, path);
+            assert!(!text.contains("http://") && !text.contains("https://"), "{path}");
+        }
+        assert_eq!(text(PLAIN, INDEX).matches("<script").count(), 1, "the file alone");
+    }
+
+    #[test]
     fn every_text_of_the_plain_page_is_there_in_both_languages() {
         let names = text(PLAIN, INDEX).split("data-text=\"").skip(1);
         let names = names.filter_map(|rest| rest.split('"').next());

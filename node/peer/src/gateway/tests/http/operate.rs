@@ -96,3 +96,15 @@ async fn a_peer_tells_what_it_finds() {
     let levels = ["ok", "warn", "fail"];
     assert!(findings.iter().all(|one| levels.contains(&one["level"].as_str().expect("a word"))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_lead_is_handed_over_by_whoever_asks_from_an_address() {
+    let door = newest_door();
+    let mut call = post("/api/v1/cluster/transfer-leader", &json!({ "to": 2 }));
+    let caller = std::net::SocketAddr::from(([10, 0, 0, 7], 999));
+    call.extensions_mut().insert(axum::extract::ConnectInfo(caller));
+    let told = door.send(call).await;
+    assert_eq!((told.status, told.json()), (StatusCode::OK, json!({ "leader": 2 })));
+    let newest = door.get("/api/v1/trail?limit=1").await.json()["records"][0].clone();
+    assert_eq!(newest["who"], "10.0.0.7:999", "{newest}");
+}
