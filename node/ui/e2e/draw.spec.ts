@@ -31,7 +31,7 @@ test("a picture is drawn, opens large, and can be had again", async ({ page }) =
 
   // The downloaded file says how it was drawn.
   await page.getByLabel("Prompt", { exact: true }).fill("");
-  await page.locator('input[type="file"]').setInputFiles({
+  await page.locator('input[data-for="parameters"]').setInputFiles({
     name: "cat.png", mimeType: "image/png", buffer: await readFile(path),
   });
   await expect(page.getByText("The form has the parameters of cat.png.")).toBeVisible();

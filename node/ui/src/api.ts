@@ -7,13 +7,15 @@
 import { signal } from "@preact/signals";
 import type {
   Cluster, Config, ConfigVersion, Findings, Job, JobList, Member, Order, Phase, PngInfo, Queue, SettingValue,
-  TrailRecord,
+  TrailRecord, Uploaded,
 } from "./wire";
 
 /** For a read; a peer that is silent for longer is told as silent. */
 const READ_MS_MAX = 8_000;
 /** For a write: it is held over an election. */
 const WRITE_MS_MAX = 40_000;
+/** For a picture: 64 MiB over a slow line. */
+const PICTURE_MS_MAX = 300_000;
 
 /** The peer that answered last, by its id; 0 before the first answer. */
 export const servedBy = signal(0);
@@ -115,6 +117,30 @@ export function newKey(): string {
 
 export function submit(order: Order, key: string): Promise<Job> {
   return send("POST", "/api/v1/jobs", order, { "idempotency-key": key });
+}
+
+/** Hands a picture over, for an order to name by its digest. */
+export async function uploadPicture(picture: Blob): Promise<Uploaded> {
+  const headers = { "content-type": picture.type };
+  const body = await picture.arrayBuffer();
+  return call("/api/v1/artifacts", { method: "POST", headers, body }, PICTURE_MS_MAX);
+}
+
+export function artifactUrl(digest: string): string {
+  return `/api/v1/artifacts/${encodeURIComponent(digest)}`;
+}
+
+/** The bytes of a picture of this peer's. */
+export async function getPicture(url: string): Promise<Blob> {
+  let response: Response;
+  try {
+    response = await fetch(url, { signal: AbortSignal.timeout(PICTURE_MS_MAX) });
+    if (response.ok) return await response.blob();
+  } catch (error) {
+    throw new ApiError("unreachable", String(error), 0, 2);
+  }
+  const body: unknown = await response.json().catch(() => null);
+  throw new ApiError("refused", messageOf(body, response.status), response.status);
 }
 
 export function getJob(id: string): Promise<Job> {

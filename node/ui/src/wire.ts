@@ -23,7 +23,18 @@ export interface FailedAttempt {
   failed_ms: number;
 }
 
-export interface Job {
+/** What a job that began from a picture, or was guided, says of it. Each is there where it was given. */
+export interface Begun {
+  /** Digests: the bytes are artifacts while the job is remembered. */
+  image?: string;
+  mask?: string;
+  /** How much is drawn anew, to 1. */
+  strength?: number;
+  negative_prompt?: string;
+  guidance?: number;
+}
+
+export interface Job extends Begun {
   id: string;
   phase: Phase;
   prompt: string;
@@ -45,6 +56,8 @@ export interface Job {
   error: string;
   images: Picture[];
   failed_attempts: FailedAttempt[];
+  /** As the job names them; some peers have them beside the prompt. */
+  parameters?: Begun;
 }
 
 export interface Progress {
@@ -71,6 +84,28 @@ export interface Order {
   seed?: string;
   count?: number;
   priority?: number;
+  image?: string;
+  mask?: string;
+  strength?: number;
+  negative_prompt?: string;
+  guidance?: number;
+}
+
+/** What was uploaded. It is dropped where no job names it within ten minutes. */
+export interface Uploaded {
+  digest: string;
+  bytes: number;
+  media_type: string;
+  width: number;
+  height: number;
+}
+
+/** What orders may have beside a prompt. */
+export interface Takes {
+  /** Pictures to begin from; not while an upgrade goes on. */
+  image: boolean;
+  /** A negative prompt and guidance: not where the model was distilled. */
+  guidance: boolean;
 }
 
 export interface Member {
@@ -106,6 +141,8 @@ export interface Cluster {
   running: number;
   ended: number;
   members: Member[];
+  /** Older peers do not say, and take neither. */
+  takes?: Takes;
 }
 
 export interface Queue {

@@ -1,19 +1,38 @@
-/** The page that draws: the form, the jobs in work, the gallery. A PNG dropped anywhere fills the form. */
+/** The page that draws: the form, the jobs in work, the gallery. Pictures can be dropped anywhere, and pasted. */
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
+import { whileVisible } from "../parts/visible";
 import { t } from "../texts";
 import { OrderForm } from "./form";
 import { Gallery } from "./gallery";
 import { JobRows } from "./job-rows";
 import { Lightbox } from "./lightbox";
-import { readPng } from "./png";
+import { pastedPicture, receiveDropped, receiveSource } from "./received";
+import { startSource } from "./source";
+import { lookWhatIsTaken, takes } from "./takes";
+
+/** An upgrade ends some time; nobody waits for it at the second. */
+const TAKES_MS = 10_000;
+
+startSource();
 
 export function DrawPage() {
   const [isOver, setOver] = useState(false);
+  useEffect(() => whileVisible(() => void lookWhatIsTaken(), TAKES_MS), []);
+  useEffect(() => {
+    const paste = (event: ClipboardEvent) => {
+      const picture = takes.value.image ? pastedPicture(event.clipboardData, event.target) : null;
+      if (!picture || document.querySelector("dialog[open]")) return;
+      event.preventDefault();
+      void receiveSource(picture);
+    };
+    addEventListener("paste", paste);
+    return () => removeEventListener("paste", paste);
+  }, []);
   const carriesFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
   return (
     <div
-      class="draw"
+      class={`draw ${isOver && takes.value.image ? "over-both" : ""}`}
       onDragOver={(event) => {
         if (!carriesFiles(event)) return;
         event.preventDefault();
@@ -27,7 +46,8 @@ export function DrawPage() {
         const file = event.dataTransfer?.files[0];
         if (!file) return;
         event.preventDefault();
-        void readPng(file);
+        const onField = event.target instanceof Element && event.target.closest("[data-drop=source]") !== null;
+        void (onField && takes.value.image ? receiveSource(file) : receiveDropped(file));
       }}
     >
       <h1 class="visually-hidden">{t.value.tabDraw}</h1>
@@ -36,7 +56,7 @@ export function DrawPage() {
         <JobRows />
         <Gallery />
       </div>
-      {isOver && <p class="drop" aria-hidden="true">{t.value.dropHere}</p>}
+      {isOver && <p class="drop" aria-hidden="true">{takes.value.image ? t.value.dropHereOrField : t.value.dropHere}</p>}
       <Lightbox />
     </div>
   );

@@ -1,6 +1,6 @@
 /**
- * The form of an order. It has what the model takes: no negative prompt and no source picture, since Z-Image-Turbo is
- * distilled without guidance and jobs carry no pictures.
+ * The form of an order. It has what the model takes: a negative prompt not where it was distilled, as Z-Image-Turbo
+ * was, and a picture to begin from not while some peer does not know it yet.
  */
 
 import type { ComponentChildren } from "preact";
@@ -9,9 +9,14 @@ import { t } from "../texts";
 import { Icon } from "../parts/icon";
 import { change, filledBy, fillings, form, seedByChance } from "./form-state";
 import { draw, rows } from "./jobs";
-import { orderOf, PRESETS, presetOf, type Faults } from "./order";
-import { COUNT_MAX, PRIORITY_DEFAULT, PRIORITY_MAX, SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX } from "./parameters";
-import { readPng } from "./png";
+import { orderOf, PRESETS, presetOf, type Faults, type Form } from "./order";
+import {
+  COUNT_MAX, GUIDANCE_MAX, PRIORITY_DEFAULT, PRIORITY_MAX, SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX,
+} from "./parameters";
+import { offer, readPng } from "./received";
+import { SourceField } from "./source-field";
+import { settled, source, type Source } from "./source";
+import { takes, takesKnown } from "./takes";
 
 const CUSTOM = "custom";
 
@@ -23,18 +28,31 @@ export function OrderForm() {
     if (filled > 0) prompt.current?.focus();
   }, [filled]);
 
-  const submit = (event: Event) => {
-    event.preventDefault();
-    const read = orderOf(form.value, t.value);
+  const submit = async () => {
+    // A picture that was just chosen, and the last stroke of a mask, are part of it.
+    await settled();
+    const hasSource = source.value !== null;
+    const read = orderOf(form.value, t.value, { source: hasSource, guidance: takes.value.guidance });
+    // Left out it would be another picture than was asked for.
+    if (hasSource && takesKnown.value && !takes.value.image) read.faults.source = t.value.sourceNotNow;
     setFaults(read.faults);
     filledBy.value = "";
+    offer.value = null;
     const first = Object.keys(read.faults)[0];
     if (first) document.getElementById(first)?.focus();
-    else void draw(read.order);
+    else await draw(read.order, source.value);
   };
 
   return (
-    <form class="order" onSubmit={submit} noValidate aria-label={t.value.formTitle}>
+    <form
+      class="order"
+      noValidate
+      aria-label={t.value.formTitle}
+      onSubmit={(event) => {
+        event.preventDefault();
+        void submit();
+      }}
+    >
       <Field name="prompt" label={t.value.prompt} fault={faults.prompt}>
         <textarea
           id="prompt"
@@ -52,6 +70,8 @@ export function OrderForm() {
           }}
         />
       </Field>
+      {takes.value.guidance && <GuidanceFields faults={faults} />}
+      {(takes.value.image || source.value !== null) && <SourceField fault={source.value ? faults.source : undefined} />}
       <SizeFields faults={faults} />
       <SeedField fault={faults.seed} />
       <div class="fields">
@@ -65,7 +85,45 @@ export function OrderForm() {
         <PngButton />
       </div>
       <p class="hint" role="status">{filledBy.value}</p>
+      <OfferButton />
     </form>
+  );
+}
+
+/** What else can be done with the file that came last. */
+function OfferButton() {
+  const other = offer.value;
+  if (!other) return null;
+  const act = () => {
+    offer.value = null;
+    other.act();
+    document.getElementById("prompt")?.focus();
+  };
+  return (
+    <div class="buttons">
+      <button type="button" class="quiet" onClick={act}>
+        {other.what === "begin" ? t.value.beginFromIt : t.value.useParameters}
+      </button>
+    </div>
+  );
+}
+
+function GuidanceFields({ faults }: { faults: Faults }) {
+  return (
+    <>
+      <Field name="negative" label={t.value.negative} fault={faults.negative}>
+        <textarea
+          id="negative"
+          rows={2}
+          value={form.value.negative}
+          aria-invalid={faults.negative !== undefined}
+          aria-describedby="negative-fault"
+          onInput={(event) => change({ negative: event.currentTarget.value })}
+        />
+      </Field>
+      <NumberField name="guidance" label={t.value.guidance} least={0} most={GUIDANCE_MAX} step={0.5}
+        placeholder={t.value.guidanceNone} fault={faults.guidance} />
+    </>
   );
 }
 
@@ -87,7 +145,7 @@ function Field({ name, label, fault, children }: FieldProps) {
 }
 
 interface NumberProps {
-  name: "width" | "height" | "steps" | "count";
+  name: "width" | "height" | "steps" | "count" | "guidance";
   label: string;
   least: number;
   most: number;
@@ -102,7 +160,7 @@ function NumberField({ name, label, least, most, step, placeholder, fault }: Num
       <input
         id={name}
         type="number"
-        inputMode="numeric"
+        inputMode={step && step < 1 ? "decimal" : "numeric"}
         min={least}
         max={most}
         step={step ?? 1}
@@ -118,6 +176,8 @@ function NumberField({ name, label, least, most, step, placeholder, fault }: Num
 
 function SizeFields({ faults }: { faults: Faults }) {
   const { custom } = form.value;
+  const from = source.value;
+  const unsaid = from ? t.value.sizeOfSource : t.value.sizeDefault;
   const choose = (chosen: string) => {
     if (chosen === CUSTOM) {
       const { width, height } = form.value;
@@ -135,11 +195,14 @@ function SizeFields({ faults }: { faults: Faults }) {
           onChange={(event) => choose(event.currentTarget.value)}
         >
           {PRESETS.map((preset) => (
-            <option key={preset} value={preset}>{preset.replace("x", " × ") || t.value.sizeDefault}</option>
+            <option key={preset} value={preset}>{preset.replace("x", " × ") || unsaid}</option>
           ))}
           <option value={CUSTOM}>{t.value.sizeCustom}</option>
         </select>
       </Field>
+      {from && hasOtherShape(form.value, from) && (
+        <p class="hint">{t.value.sizeDiffers(`${from.width} × ${from.height}`)}</p>
+      )}
       {custom && (
         <div class="fields">
           <NumberField name="width" label={t.value.width} least={SIDE_MIN} most={SIDE_MAX} step={SIDE_MULTIPLE}
@@ -150,6 +213,12 @@ function SizeFields({ faults }: { faults: Faults }) {
       )}
     </>
   );
+}
+
+/** Sides that are multiples of 16 are never quite in a picture's proportion; beyond a twentieth it is seen. */
+function hasOtherShape(sides: Form, from: Source): boolean {
+  const shape = Number(sides.width) / Number(sides.height);
+  return shape > 0 && Math.abs(Math.log((shape * from.height) / from.width)) > 0.05;
 }
 
 /** A seed that stands there is kept; none is one by chance for each job. */
@@ -208,6 +277,7 @@ function PngButton() {
         type="file"
         accept="image/png"
         hidden
+        data-for="parameters"
         onChange={(event) => {
           const file = event.currentTarget.files?.[0];
           if (file) void readPng(file);

@@ -1,7 +1,9 @@
 /** The page's own jobs, newest first: what is sent, in work, and just ended. */
 
+import type { ApiError } from "../api";
 import { t } from "../texts";
 import { Icon } from "../parts/icon";
+import { BlobPicture } from "../parts/blob-picture";
 import { Problem } from "../parts/problem";
 import { form } from "./form-state";
 import {
@@ -10,7 +12,9 @@ import {
 } from "./jobs";
 import { formOf } from "./order";
 import { Others } from "./others";
-import { PictureButton } from "./picture";
+import { begunOf } from "./parameters";
+import { PictureButton, SourcePicture } from "./picture";
+import { restoreSource } from "./source";
 import { isOver, share, words, type Tracked } from "./tracked";
 
 export function JobRows() {
@@ -38,22 +42,23 @@ export function JobRows() {
 }
 
 function SendingRow({ one }: { one: Sending }) {
-  const { problem, order, key } = one;
-  const silent = problem?.refusal === "unreachable";
+  const { problem, order, key, uploads, source } = one;
   const edit = () => {
     form.value = formOf(order);
+    restoreSource(source);
     unsend(key);
     document.getElementById("prompt")?.focus();
   };
   return (
     <li class="job">
+      {source && <BlobPicture blob={source.blob} alt={t.value.sourceAlt(source.name)} class="begun" />}
       <div class="job-text">
         <p class="job-prompt">{order.prompt}</p>
-        {!problem && <p class="job-state" role="status">{t.value.sending}</p>}
+        {!problem && <p class="job-state" role="status">{uploads ? t.value.uploading : t.value.sending}</p>}
         {problem && (
           <>
             <Problem
-              text={silent ? t.value.noAnswer : t.value.notAccepted(problem.message)}
+              text={wordsOf(problem, uploads)}
               error={problem}
               retry={() => void send(one)}
             />
@@ -68,13 +73,21 @@ function SendingRow({ one }: { one: Sending }) {
   );
 }
 
+function wordsOf(problem: ApiError, uploads: boolean): string {
+  const silent = problem.refusal === "unreachable";
+  if (uploads) return silent ? t.value.uploadUnanswered : t.value.uploadFailed(problem.message);
+  return silent ? t.value.noAnswer : t.value.notAccepted(problem.message);
+}
+
 function JobRow({ one }: { one: Tracked }) {
   const { job, preview, nodes } = one;
   const prompt = job?.prompt ?? one.id;
   const over = isOver(one);
+  const begun = job ? begunOf(job).image : undefined;
   const isCancelling = cancelling.value.has(one.id);
   return (
     <li class="job" data-job={one.id} data-phase={job?.phase ?? "unknown"}>
+      {begun && <SourcePicture digest={begun} prompt={prompt} />}
       {preview && !over && <img class="preview" src={preview} alt={t.value.previewAlt(prompt)} />}
       <div class="job-text">
         <p class="job-prompt">{prompt}</p>

@@ -11,6 +11,8 @@ import { stored } from "../stored";
 import type { Job, Order } from "../wire";
 import { isOver, merge, track, type Told, type Tracked } from "./tracked";
 import { addToGallery } from "./gallery-state";
+import type { Source } from "./source";
+import { forgetUploads, uploaded } from "./uploads";
 
 /** Ids that are remembered; the oldest beyond are forgotten by the page, not by the cluster. */
 const REMEMBERED_MAX = 200;
@@ -19,6 +21,10 @@ const REMEMBERED_MAX = 200;
 export interface Sending {
   key: string;
   order: Order;
+  /** What it begins from; handed over with every try, unless that was a moment ago. */
+  source: Source | null;
+  /** The picture is on its way, the order not yet. */
+  uploads: boolean;
   problem: ApiError | null;
 }
 
@@ -81,15 +87,20 @@ export function startJobs(): void {
   });
 }
 
-export function draw(order: Order): Promise<void> {
-  return send({ key: newKey(), order, problem: null });
+export function draw(order: Order, source: Source | null): Promise<void> {
+  return send({ key: newKey(), order, source, uploads: false, problem: null });
 }
 
 export async function send(one: Sending): Promise<void> {
   const rest = () => sending.value.filter((other) => other.key !== one.key);
-  sending.value = [{ ...one, problem: null }, ...rest()];
+  const change = (changes: Partial<Sending>) => {
+    sending.value = sending.value.map((other) => (other.key === one.key ? { ...other, ...changes } : other));
+  };
+  sending.value = [{ ...one, uploads: one.source !== null, problem: null }, ...rest()];
   try {
-    const job = await submit(one.order, one.key);
+    const order = one.source ? { ...one.order, ...(await uploaded(one.source)) } : one.order;
+    change({ uploads: false });
+    const job = await submit(order, one.key);
     batch(() => {
       sending.value = rest();
       // A peer that has not seen it in the log yet answers with its id alone.
@@ -97,7 +108,9 @@ export async function send(one: Sending): Promise<void> {
     });
   } catch (error) {
     const problem = error instanceof ApiError ? error : new ApiError("unreachable", String(error));
-    sending.value = sending.value.map((other) => (other.key === one.key ? { ...one, problem } : other));
+    const isRefused = problem.refusal === "refused" && problem.retryAfterS === null;
+    if (one.source && isRefused) forgetUploads(one.source);
+    change({ problem });
   }
 }
 

@@ -8,9 +8,12 @@ import { Dialog } from "../parts/dialog";
 import { Icon } from "../parts/icon";
 import { locale, t } from "../texts";
 import { fill } from "./form-state";
+import { say } from "./received";
 import { tiles, type Tile } from "./gallery-state";
-import { fromJob, infotext } from "./parameters";
-import { opened } from "./picture";
+import { begunOf, fromJob, infotext } from "./parameters";
+import { opened, SourcePicture } from "./picture";
+import { beginFromPicture, beginLike } from "./source";
+import { takes } from "./takes";
 
 export function Lightbox() {
   const tile = opened.value;
@@ -39,8 +42,18 @@ function Open({ tile }: { tile: Tile }) {
   });
   const again = () => {
     opened.value = null;
+    say("");
     fill(fromJob(job, index), t.value.formFilled);
+    void beginLike(job);
   };
+  const begin = async () => {
+    opened.value = null;
+    say("");
+    const name = `${job.id}-${index}.png`;
+    if (await beginFromPicture(picture.url, name)) say(t.value.sourceTaken(name));
+    document.getElementById("prompt")?.focus();
+  };
+  const begun = begunOf(job);
   return (
     <Dialog title={job.prompt} wide onClose={() => (opened.value = null)}>
       <div class="large">
@@ -56,6 +69,7 @@ function Open({ tile }: { tile: Tile }) {
       </div>
       <div class="buttons" role="group" aria-label={t.value.pictureActions}>
         <button type="button" class="main" onClick={again}>{t.value.again}</button>
+        {takes.value.image && <button type="button" onClick={() => void begin()}>{t.value.beginFromThis}</button>}
         <a class="button" href={picture.url} download={`${job.id}-${index}.png`}>{t.value.download}</a>
         {canCopyPictures && <CopyButton label={t.value.copyPicture} copy={() => copyPicture(picture.url)} />}
         <CopyButton
@@ -64,6 +78,18 @@ function Open({ tile }: { tile: Tile }) {
         />
       </div>
       <dl class="facts">
+        {begun.image && (
+          <>
+            <dt>{t.value.begun}</dt>
+            <dd class="buttons">
+              <SourcePicture digest={begun.image} prompt={job.prompt} />
+              {begun.mask && <SourcePicture digest={begun.mask} prompt={job.prompt} mask />}
+            </dd>
+          </>
+        )}
+        {begun.strength !== undefined && (<><dt>{t.value.strength}</dt><dd>{begun.strength}</dd></>)}
+        {begun.negative_prompt && (<><dt>{t.value.negative}</dt><dd>{begun.negative_prompt}</dd></>)}
+        {begun.guidance !== undefined && begun.guidance > 0 && (<><dt>{t.value.guidance}</dt><dd>{begun.guidance}</dd></>)}
         <dt>{t.value.seed}</dt><dd>{picture.seed}</dd>
         {sides.width > 0 && (<><dt>{t.value.size}</dt><dd>{sides.width} × {sides.height}, {bytes(picture.bytes)}</dd></>)}
         {job.steps > 0 && (<><dt>{t.value.steps}</dt><dd>{job.steps}</dd></>)}

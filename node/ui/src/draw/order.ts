@@ -3,12 +3,12 @@
 import type { Texts } from "../texts/en";
 import type { Order } from "../wire";
 import {
-  COUNT_MAX, nearestSide, PRIORITY_DEFAULT, PRIORITY_MAX, PROMPT_BYTES_MAX, SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX,
-  type Parameters,
+  COUNT_MAX, GUIDANCE_MAX, nearestSide, PRIORITY_DEFAULT, PRIORITY_MAX, PROMPT_BYTES_MAX, SIDE_MAX, SIDE_MIN,
+  SIDE_MULTIPLE, STEPS_MAX, STRENGTH_DEFAULT, STRENGTH_MIN, type Parameters,
 } from "./parameters";
 
 /** Every field as typed. An empty seed is one by chance, so a seed that is there is a locked one. */
-export interface Form extends Parameters {
+export interface Form extends Required<Parameters> {
   count: string;
   priority: string;
   /** The sides are typed, whether or not they are a preset's. */
@@ -17,6 +17,7 @@ export interface Form extends Parameters {
 
 export const EMPTY: Form = {
   prompt: "", width: "", height: "", steps: "", seed: "", count: "1", priority: String(PRIORITY_DEFAULT), custom: false,
+  negative: "", guidance: "", strength: String(STRENGTH_DEFAULT),
 };
 
 /** Width and height; the empty one is the model's default. */
@@ -25,12 +26,16 @@ export const PRESETS = [
   "1280x720",
 ];
 
+const TYPED = [
+  "prompt", "width", "height", "steps", "seed", "count", "priority", "negative", "guidance", "strength",
+] as const;
+
 /** Reads a form that was remembered, by whatever version of the page. */
 export function formFrom(raw: unknown): Form {
   const known: Form = { ...EMPTY };
   if (typeof raw !== "object" || raw === null) return known;
   const typed = raw as Partial<Record<keyof Form, unknown>>;
-  for (const name of ["prompt", "width", "height", "steps", "seed", "count", "priority"] as const) {
+  for (const name of TYPED) {
     if (typeof typed[name] === "string") known[name] = typed[name];
   }
   known.custom = typed.custom === true;
@@ -43,16 +48,27 @@ export function presetOf(sides: { width: string; height: string }): string {
 }
 
 /** What is wrong with a field, by its name. */
-export type Faults = Partial<Record<keyof Form, string>>;
+export type Faults = Partial<Record<keyof Form | "source", string>>;
+
+/** What an order may have beside the fields that it always has. */
+export interface Besides {
+  /** There is a picture to begin from. */
+  source: boolean;
+  /** The model heeds a negative prompt and guidance. */
+  guidance: boolean;
+}
 
 /** Reads the form; with faults it is not to be sent. */
-export function orderOf(form: Form, t: Texts): { order: Order; faults: Faults } {
+export function orderOf(form: Form, t: Texts, besides: Besides): { order: Order; faults: Faults } {
   const faults: Faults = {};
   const order: Order = { prompt: form.prompt.trim() };
-  // The bound is of bytes: a Chinese sign has three.
-  const bytes = new TextEncoder().encode(order.prompt).length;
-  if (bytes === 0) faults.prompt = t.faultPrompt;
-  if (bytes > PROMPT_BYTES_MAX) faults.prompt = t.faultPromptLong(String(bytes), String(PROMPT_BYTES_MAX));
+  const long = (text: string, name: string) => {
+    // The bound is of bytes: a Chinese sign has three.
+    const bytes = new TextEncoder().encode(text).length;
+    return bytes > PROMPT_BYTES_MAX ? t.faultPromptLong(name, String(bytes), String(PROMPT_BYTES_MAX)) : undefined;
+  };
+  const fault = order.prompt === "" ? t.faultPrompt : long(order.prompt, t.prompt);
+  if (fault) faults.prompt = fault;
   if (form.custom || form.width !== "" || form.height !== "") {
     for (const name of ["width", "height"] as const) {
       const side = whole(form[name]);
@@ -71,6 +87,20 @@ export function orderOf(form: Form, t: Texts): { order: Order; faults: Faults } 
   const seed = form.seed.trim();
   if (/^\d{1,20}$/.test(seed)) order.seed = seed;
   else if (seed !== "") faults.seed = t.faultSeed;
+  const number = (name: "strength" | "guidance", least: number, most: number) => {
+    const value = form[name].trim() === "" ? undefined : Number(form[name]);
+    if (value === undefined || (value >= least && value <= most)) return value;
+    faults[name] = t.faultNumber(t[name], least, most);
+    return undefined;
+  };
+  if (besides.source) order.strength = number("strength", STRENGTH_MIN, 1) ?? STRENGTH_DEFAULT;
+  if (!besides.guidance) return { order, faults };
+  const guidance = number("guidance", 0, GUIDANCE_MAX);
+  if (guidance !== undefined) order.guidance = guidance;
+  const negative = form.negative.trim();
+  if (negative !== "") order.negative_prompt = negative;
+  const tooLong = long(negative, t.negative);
+  if (tooLong) faults.negative = tooLong;
   return { order, faults };
 }
 
@@ -90,5 +120,8 @@ export function formOf(order: Order): Form {
     count: text(order.count),
     priority: text(order.priority),
     custom: !PRESETS.includes(presetOf(sides)),
+    negative: order.negative_prompt ?? "",
+    guidance: text(order.guidance),
+    strength: text(order.strength ?? STRENGTH_DEFAULT),
   };
 }
