@@ -31,7 +31,7 @@ BUILD = cargo build --release --locked -p atelier-node -p atelier-client $(CUDA)
 # What `make upgrade` upgrades from.
 PREVIOUS ?= HEAD~1
 
-.PHONY: help tools demo page test check simulate reproduce mutants coverage parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-engine bench-queue storage upgrade bench-storage bench-endurance
+.PHONY: help tools demo page page-test test check simulate reproduce mutants coverage parity bench bench-failover bench-clean acceptance verify fix train power-cut resume soak bench-engine bench-queue storage upgrade bench-storage bench-endurance
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ node/ui/dist/index.html: node/ui/package-lock.json node/ui/index.html node/ui/vi
 	@echo "building the page"
 	@(cd node/ui && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build) \
 		|| echo "the page could not be built, so the program gets the plain one; node/ui/README.md has what it needs" >&2
+
+page-test: tools ## Unit tests of the page, and a browser at three peers: make page-test, or ALL=1 for every test
+	@.ci/page unit
+	@$(BUILD)
+	@.ci/page e2e $(if $(ALL),all)
 
 test: tools ## Everything that CI runs: formatting, lints, all tests.
 	@.ci/test

@@ -1,5 +1,5 @@
 import type { Page, Route } from "@playwright/test";
-import { expect, expectAccessible, open, order, test, unheard } from "./test";
+import { expect, expectAccessible, open, order, smoke, test, unheard } from "./test";
 
 /** What a peer might tell: real ones have no such history, and none that refuses on demand. */
 const CONTRACT = {
@@ -37,7 +37,7 @@ async function byContract(page: Page, act: (route: Route) => Promise<void>): Pro
   }
 }
 
-test("members, queue and plots are shown as they are", async ({ page }) => {
+test("members, queue and plots are shown as they are", smoke, async ({ page }) => {
   await open(page, "#/cluster");
   const members = page.getByRole("region", { name: "Members" }).first();
   await expect(members.locator("tbody tr")).not.toHaveCount(0);

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
-import { expect, expectAccessible, expectNoSidewaysScroll, open, order, state, test, unheard } from "./test";
+import { expect, expectAccessible, expectNoSidewaysScroll, open, order, smoke, state, test, unheard } from "./test";
 
-test("a picture is drawn, opens large, and can be had again", async ({ page }) => {
+test("a picture is drawn, opens large, and can be had again", smoke, async ({ page }) => {
   const prompt = unheard("a cat on a blue background");
   await open(page);
   const row = await order(page, { prompt, seed: "7" });
@@ -38,7 +38,7 @@ test("a picture is drawn, opens large, and can be had again", async ({ page }) =
   await expect(page.getByLabel("Prompt", { exact: true })).toHaveValue(prompt);
 });
 
-test("steps and previews are seen, and a reload loses nothing", async ({ page }) => {
+test("steps and previews are seen, and a reload loses nothing", smoke, async ({ page }) => {
   const prompt = unheard("steps");
   await open(page);
   let row = await order(page, { prompt, steps: 50, count: 16 });
@@ -82,7 +82,7 @@ test("a job is cancelled while it is drawn, and another goes on", async ({ page 
   await expect(page.getByText("Nothing is being drawn for you.")).toBeVisible();
 });
 
-test("every peer shows the same gallery, and finds by prompt", async ({ page }) => {
+test("every peer shows the same gallery, and finds by prompt", smoke, async ({ page }) => {
   const prompt = unheard("gallery");
   await open(page);
   const row = await order(page, { prompt });
@@ -125,7 +125,7 @@ test("faults of the form are told at their fields, and sent nowhere", async ({ p
   await expect(page.getByText("Nothing is being drawn for you.")).toBeVisible();
 });
 
-test("a refusal is told with a countdown, and sent again it is the same job", async ({ page, tolerate }) => {
+test("a refusal is told with a countdown, and sent again it is the same job", smoke, async ({ page, tolerate }) => {
   tolerate(/status of 503/);
   const keys: (string | undefined)[] = [];
   await page.route("**/api/v1/jobs", async (route) => {
@@ -160,7 +160,7 @@ test("a job that the cluster has forgotten is told, and the others go on", async
 
 test.describe("in Chinese", () => {
   test.use({ locale: "zh-CN" });
-  test("the page is Chinese, and the choice of a language is remembered", async ({ page }) => {
+  test("the page is Chinese, and the choice of a language is remembered", smoke, async ({ page }) => {
     await open(page);
     await expect(page.locator("html")).toHaveAttribute("lang", "zh-CN");
     await page.getByLabel("提示词", { exact: true }).fill(unheard("蓝色背景上的猫"));

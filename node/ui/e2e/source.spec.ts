@@ -1,6 +1,6 @@
 import type { Locator, Page } from "@playwright/test";
 import { drop, png, sizeOf, takePictures } from "./pictures";
-import { expect, expectAccessible, expectNoSidewaysScroll, open, state, test, unheard } from "./test";
+import { expect, expectAccessible, expectNoSidewaysScroll, open, smoke, state, test, unheard } from "./test";
 
 const SKY = png(96, 64, [90, 140, 220]);
 
@@ -22,7 +22,7 @@ test("a peer that takes no pictures is not offered one", async ({ page }) => {
   await expect(page.getByLabel("Negative prompt")).toBeHidden();
 });
 
-test("a picture is chosen, masked, drawn from, and begun from again", async ({ page }) => {
+test("a picture is chosen, masked, drawn from, and begun from again", smoke, async ({ page }) => {
   const asked = await takePictures(page);
   await open(page);
   await choose(page);

@@ -30,6 +30,9 @@ export const test = base.extend<Fixtures>({
 
 export { expect };
 
+/** Marks the few that CI runs: together they take about a minute. */
+export const smoke = { tag: "@smoke" };
+
 function listen(page: Page, complaints: string[]): void {
   page.on("pageerror", (error) => complaints.push(`page error: ${error.message}`));
   page.on("console", (message) => {

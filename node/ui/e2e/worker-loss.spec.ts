@@ -1,8 +1,9 @@
 import type { Locator } from "@playwright/test";
-import { pids } from "./peers";
+import { pidsByNode } from "./peers";
 import { expect, open, order, state, test, unheard } from "./test";
 
 test("a worker is killed while it draws, and its job ends on another node", async ({ page, context }) => {
+  const pids = pidsByNode();
   await open(page);
   const served = page.locator(".served");
   await expect(served).toHaveText(/\d/);
