@@ -1,15 +1,21 @@
-//! Fetches artifacts, and gives out only bytes that are what their name says.
+//! Fetches artifacts, and gives out only bytes that are what their name says; sends pictures to begin from.
 
 use atelier_proto::client::v1 as wire;
+use bytes::Bytes;
+use futures_util::stream;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Status};
 
 use crate::budget::{Budget, Class, Failure, Kind};
 use crate::choice::Wish;
 use crate::client::Client;
-use crate::error::ArtifactError;
+use crate::convert;
+use crate::error::{ArtifactError, Error};
 use crate::pool::Endpoint;
 use crate::types::Artifact;
+
+/// Bytes of one message of a picture that is sent.
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What one endpoint gave.
 enum Got {
@@ -55,6 +61,30 @@ impl Client {
                 None => return Err(refusal),
             }
         }
+    }
+
+    /// Sends a picture that jobs may begin from, and names it: a PNG, JPEG or WebP of at most 64 MiB and 4,096 pixels a
+    /// side. It is kept, as a PNG, as long as a job names it, and for ten minutes where none does.
+    ///
+    /// # Errors
+    /// - [`Error::Invalid`]: it is no such picture.
+    /// - [`Error::Unavailable`] and [`Error::UnknownChange`]: send it again; it is kept once.
+    ///
+    /// # Cancel safety
+    /// When dropped it may be kept for ten minutes.
+    pub async fn put_artifact(&self, picture: impl Into<Bytes>) -> Result<Artifact, Error> {
+        let mut rest: Bytes = picture.into();
+        let mut chunks = Vec::new();
+        while !rest.is_empty() {
+            let data = rest.split_to(rest.len().min(CHUNK_BYTES));
+            chunks.push(wire::ArtifactChunk { data });
+        }
+        let reply = self
+            .call(Kind::Repeatable("send the picture"), chunks, |mut rpc, request| async move {
+                rpc.put_artifact(request.map(stream::iter)).await
+            })
+            .await?;
+        convert::artifact(reply)
     }
 
     async fn fetch_once(&self, budget: &Budget, endpoint: &Endpoint, wanted: &Artifact) -> Got {

@@ -13,8 +13,8 @@ use atelier_proto::client::v1 as wire;
 
 use crate::error::Error;
 use crate::types::{
-    Accepted, Artifact, Event, Job, JobId, JobPage, Member, Phase, Preview, Progress, Role, Stage,
-    Status, Submission, TextToImage,
+    Accepted, Artifact, Event, Guidance, Job, JobId, JobPage, Member, Phase, Preview, Progress,
+    Role, Source, Stage, Status, Submission, TextToImage,
 };
 
 pub(crate) use queue::{batch_outcomes, purged, queue_stats};
@@ -34,15 +34,7 @@ fn some(value: u64) -> Option<u64> {
 }
 
 pub(crate) fn submit_request(submission: &Submission) -> wire::SubmitRequest {
-    let TextToImage { prompt, width, height, steps, seed, images } = &submission.parameters;
-    let text_to_image = wire::TextToImage {
-        prompt: prompt.clone(),
-        width: *width,
-        height: *height,
-        steps: *steps,
-        seed: *seed,
-        images: *images,
-    };
+    let text_to_image = text_to_image_to_wire(submission.parameters.clone());
     wire::SubmitRequest {
         job_id: submission.job.to_string(),
         tenant: submission.tenant.clone(),
@@ -53,6 +45,30 @@ pub(crate) fn submit_request(submission: &Submission) -> wire::SubmitRequest {
         max_runtime_s: submission.max_runtime_s.unwrap_or(0),
         parameters: Some(wire::submit_request::Parameters::TextToImage(text_to_image)),
     }
+}
+
+fn text_to_image_to_wire(parameters: TextToImage) -> wire::TextToImage {
+    let TextToImage { prompt, width, height, steps, seed, images, guidance, source } = parameters;
+    let guidance = guidance
+        .map(|Guidance { scale, negative_prompt }| wire::Guidance { scale, negative_prompt });
+    let source = source.map(|Source { image, strength, mask }| wire::Source {
+        image,
+        strength: strength.unwrap_or(0.0),
+        mask: mask.unwrap_or_default(),
+    });
+    wire::TextToImage { prompt, width, height, steps, seed, images, guidance, source }
+}
+
+fn text_to_image(text: wire::TextToImage) -> TextToImage {
+    let wire::TextToImage { prompt, width, height, steps, seed, images, guidance, source } = text;
+    let guidance = guidance
+        .map(|wire::Guidance { scale, negative_prompt }| Guidance { scale, negative_prompt });
+    let source = source.map(|wire::Source { image, strength, mask }| Source {
+        image,
+        strength: (strength != 0.0).then_some(strength),
+        mask: Some(mask).filter(|mask| !mask.is_empty()),
+    });
+    TextToImage { prompt, width, height, steps, seed, images, guidance, source }
 }
 
 /// The same wish as another job, as a client asks that makes an id for each attempt.
@@ -90,7 +106,7 @@ fn phase(number: i32) -> Result<Phase, Error> {
     }
 }
 
-fn artifact(artifact: wire::Artifact) -> Result<Artifact, Error> {
+pub(crate) fn artifact(artifact: wire::Artifact) -> Result<Artifact, Error> {
     let wire::Artifact { digest, bytes, media_type } = artifact;
     let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if digest.len() != 64 || !digest.bytes().all(hexadecimal) {
@@ -101,14 +117,8 @@ fn artifact(artifact: wire::Artifact) -> Result<Artifact, Error> {
 }
 
 pub(crate) fn job(job: wire::Job) -> Result<Job, Error> {
-    let parameters = job.parameters.map(|wire::job::Parameters::TextToImage(text)| TextToImage {
-        prompt: text.prompt,
-        width: text.width,
-        height: text.height,
-        steps: text.steps,
-        seed: text.seed,
-        images: text.images,
-    });
+    let parameters =
+        job.parameters.map(|wire::job::Parameters::TextToImage(text)| text_to_image(text));
     let retry_of = Some(job.retry_of).filter(|text| !text.is_empty());
     Ok(Job {
         job: job_id(&job.job_id)?,

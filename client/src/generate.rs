@@ -5,7 +5,7 @@ use crate::error::{Error, GenerateError};
 use crate::types::{Accepted, Artifact, Event, Job, JobId, Phase, Submission};
 
 /// A job that succeeded, with its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// How it was accepted.
     pub accepted: Accepted,
@@ -16,7 +16,7 @@ pub struct Generated {
 }
 
 /// Bytes that were found to be what their digest names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Image {
     /// Their name.
     pub artifact: Artifact,

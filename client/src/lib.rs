@@ -63,9 +63,9 @@ pub use queue::BATCH_JOBS_MAX;
 pub use survey::{Answer, Survey};
 pub use types::{
     Accepted, Artifact, Author, BatchOutcome, BatchRefusal, Event, Examination, FailedAttempt,
-    Finding, FindingLevel, Job, JobId, JobPage, MarkDigest, Member, MemberUpdate, NodeId,
+    Finding, FindingLevel, Guidance, Job, JobId, JobPage, MarkDigest, Member, MemberUpdate, NodeId,
     ParseJobIdError, Phase, Preview, PriorityStats, Progress, Purged, QueueStats, RefusalKind,
     Replacement, Role, Setting, SettingChange, SettingValue, Settings, SettingsVersion, Snapshot,
-    Stage, Status, Submission, TenantStats, TextToImage, TrailRecord,
+    Source, Stage, Status, Submission, TenantStats, TextToImage, TrailRecord,
 };
 pub use watch::Watch;

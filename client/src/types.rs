@@ -96,7 +96,7 @@ enum Misread {
 }
 
 /// Parameters of a picture. A zero leaves the choice to the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TextToImage {
     /// What to draw.
     pub prompt: String,
@@ -110,17 +110,57 @@ pub struct TextToImage {
     pub seed: u64,
     /// How many images; at least 1.
     pub images: u32,
+    /// Led away from a text; `None` as Turbo is drawn, which was distilled to need none.
+    pub guidance: Option<Guidance>,
+    /// A picture to begin from; `None` for noise alone.
+    pub source: Option<Source>,
+}
+
+/// Classifier-free guidance, for models that were not distilled. It doubles the cost of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guidance {
+    /// Above 0, at most 30; the number of ComfyUI and of stable-diffusion-webui less 1.
+    pub scale: f32,
+    /// What the picture is led away from; may be empty.
+    pub negative_prompt: String,
+}
+
+/// A picture to begin from. [`Client::put_artifact`](crate::Client::put_artifact) makes the digests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Digest of the picture; it is scaled to the size that is drawn.
+    pub image: String,
+    /// How much is drawn anew, 0.001 to 1; `None` for 0.6.
+    pub strength: Option<f64>,
+    /// Digest of a picture of where: what is light is drawn anew, what is dark stays; `None` for all of it.
+    pub mask: Option<String>,
+}
+
+impl Source {
+    /// All of a picture, drawn anew by the default strength.
+    pub fn new(image: &Artifact) -> Self {
+        Self { image: image.digest.clone(), strength: None, mask: None }
+    }
 }
 
 impl TextToImage {
     /// One image of the prompt, with seed 0 and the model's defaults.
     pub fn new(prompt: impl Into<String>) -> Self {
-        Self { prompt: prompt.into(), width: 0, height: 0, steps: 0, seed: 0, images: 1 }
+        Self {
+            prompt: prompt.into(),
+            width: 0,
+            height: 0,
+            steps: 0,
+            seed: 0,
+            images: 1,
+            guidance: None,
+            source: None,
+        }
     }
 }
 
 /// One job to submit. The same value may be submitted any number of times: it stays one job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Submission {
     /// Made once per wish, not once per attempt.
     pub job: JobId,
@@ -223,7 +263,7 @@ pub struct Artifact {
 }
 
 /// A job as one peer sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// Its id.
     pub job: JobId,
@@ -268,7 +308,7 @@ pub struct Job {
 }
 
 /// Some of the jobs, newest first.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JobPage {
     /// At most as many as were asked for.
     pub jobs: Vec<Job>,
@@ -328,7 +368,7 @@ pub struct Progress {
 }
 
 /// One change of a watched job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// The job after the change.
     pub job: Job,

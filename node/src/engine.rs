@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use atelier_diffusion::{
-    AnyPipeline, AnyRun, LoadProgress, LoadSettings, Request, StepError, Watch,
+    AnyPipeline, AnyRun, GuidanceRequest, Image, LoadProgress, LoadSettings, Mask, Request, Source,
+    StepError, Watch,
 };
-use atelier_peer::engine_link::{DrawFailure, DrawOrder, EngineServer, Teller, Told};
+use atelier_peer::engine_link::{DrawFailure, DrawOrder, DrawSource, EngineServer, Teller, Told};
 use atelier_peer::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use bytes::Bytes;
 
@@ -27,6 +28,8 @@ const NICENESS: i32 = 10;
 /// Work that costs more than this is worth a checkpoint where the order leaves that open.
 const CHECKPOINT_WORTH: Duration = Duration::from_millis(250);
 const MEDIA_TYPE: &str = "image/png";
+/// The static shift of the schedule of models that were distilled; the base model has 6.
+const DISTILLED_SHIFT: f64 = 3.0;
 
 /// Loads a model, then draws what the peer asks for until it closes the pipe.
 ///
@@ -49,6 +52,7 @@ pub(crate) fn run(model: &Path, settings: &LoadSettings) -> Result<()> {
         default_width: edge,
         default_height: edge,
         default_steps: STEPS_DEFAULT,
+        guided: pipeline.config().scheduler.shift > DISTILLED_SHIFT,
         files: Arc::new(files),
     };
     tracing::info!(model = info.model, class = info.class, "engine ready");
@@ -97,15 +101,38 @@ fn draw(
     order: &DrawOrder,
     tell: &mut Teller<'_>,
 ) -> Result<(), DrawFailure> {
-    let mut drawing = Drawing { pipeline, order, spent: StageTimes::default(), tell };
+    let request = request(order)?;
+    let mut drawing = Drawing { pipeline, order, request, spent: StageTimes::default(), tell };
     let first = order.resume.as_ref().map_or(0, |point| point.image);
     (first..order.images).try_for_each(|image| drawing.draw_one(image))
+}
+
+/// The request for the first image of an order.
+fn request(order: &DrawOrder) -> Result<Request, DrawFailure> {
+    let guidance = order.guidance.as_ref().map(|guidance| GuidanceRequest {
+        scale: guidance.scale,
+        negative_prompt: guidance.negative_prompt.clone(),
+        truncation: 1.0,
+        normalization: 0.0,
+    });
+    let source = order.source.as_ref().map(source).transpose()?;
+    let plain = Request::new(&order.prompt, order.width, order.height);
+    Ok(Request { steps: order.steps, seed: order.seed, guidance, source, ..plain })
+}
+
+fn source(source: &DrawSource) -> Result<Source, DrawFailure> {
+    let read = |bytes: &Bytes| {
+        Image::from_png(bytes).map_err(|error| DrawFailure::Refused(error.to_string()))
+    };
+    let mask = source.mask.as_ref().map(read).transpose()?.as_ref().map(Mask::from_image);
+    Ok(Source { image: read(&source.image)?, strength: source.strength, mask })
 }
 
 /// An order on its way.
 struct Drawing<'a, 'b> {
     pipeline: &'a AnyPipeline,
     order: &'a DrawOrder,
+    request: Request,
     spent: StageTimes,
     tell: &'a mut Teller<'b>,
 }
@@ -113,18 +140,14 @@ struct Drawing<'a, 'b> {
 impl Drawing<'_, '_> {
     fn draw_one(&mut self, image: u32) -> Result<(), DrawFailure> {
         let order = self.order;
-        let request = Request {
-            steps: order.steps,
-            // Image i of a job is image 0 of a job with the seed plus i, so that any one can be drawn again alone.
-            seed: order.seed.wrapping_add(u64::from(image)),
-            ..Request::new(&order.prompt, order.width, order.height)
-        };
+        // Image i of a job is image 0 of a job with the seed plus i, so that any one can be drawn again alone.
+        self.request.seed = order.seed.wrapping_add(u64::from(image));
         let refused =
             |error: atelier_diffusion::RequestError| DrawFailure::Refused(error.to_string());
         let failed = |error: StepError| DrawFailure::Failed(error.to_string());
 
         let begun = Instant::now();
-        let mut run = self.pipeline.begin(&request).map_err(refused)?;
+        let mut run = self.pipeline.begin(&self.request).map_err(refused)?;
         self.spent.encode_us += micros(begun);
         let mut goes_on = self.step("encode", image, (1, 1), None);
         if goes_on && self.resume(image, &mut *run) {

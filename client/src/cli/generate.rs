@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atelier_client::{Client, Generated, Job, Preview, Submission, TextToImage};
+use atelier_client::{
+    Artifact, Client, Generated, Guidance, Job, Preview, Source, Submission, TextToImage,
+};
 use tokio::time::Instant;
 
 use super::Context;
@@ -28,9 +30,10 @@ pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, F
         None => context.patient_client()?,
         Some(_) => context.previewing_client()?,
     };
-    let submission = submission(&args.prompt, &args.wanted);
+    let mut submission = submission(&args.prompt, &args.wanted);
     context.say_on_interrupt(format!("submit it again with --job-id {}", submission.job));
     if args.no_wait {
+        submission.parameters.source = source(&client, &args.wanted).await?;
         return submit(context, &client, &submission).await;
     }
     if args.output.as_deref() == Some(Path::new(STDOUT)) && args.wanted.images > 1 {
@@ -42,6 +45,7 @@ pub(super) async fn run(context: &Context, args: GenerateArgs) -> Result<Exit, F
         check_picture(output)?;
     }
     let mut previews = args.preview.map(Previews::to).transpose()?;
+    submission.parameters.source = source(&client, &args.wanted).await?;
     let mut timeline = Timeline::new(Instant::now());
     let (progress, waiting) = (RefCell::new(Progress::new()), Waiting::default());
     progress.borrow().say(&format!("submitting job {}", submission.job));
@@ -217,7 +221,28 @@ fn seed_of(submission: &Submission) -> u64 {
     u64::from(u32::from_be_bytes(*head))
 }
 
-/// The job that flags ask for.
+/// Sends the picture that flags name to begin from.
+pub(super) async fn source(
+    client: &Client,
+    wanted: &JobOptions,
+) -> Result<Option<Source>, Failure> {
+    let Some(image) = &wanted.image else { return Ok(None) };
+    let image = send(client, image).await?;
+    let mask = match &wanted.mask {
+        Some(mask) => Some(send(client, mask).await?.digest),
+        None => None,
+    };
+    Ok(Some(Source { strength: wanted.strength, mask, ..Source::new(&image) }))
+}
+
+async fn send(client: &Client, file: &Path) -> Result<Artifact, Failure> {
+    let bytes = std::fs::read(file).map_err(|error| {
+        Failure::new(Exit::Usage, format!("cannot read {}: {error}", file.display()))
+    })?;
+    Ok(client.put_artifact(bytes).await?)
+}
+
+/// The job that flags ask for, but for [`source`].
 pub(super) fn submission(prompt: &str, wanted: &JobOptions) -> Submission {
     let mut submission = Submission::new(TextToImage {
         prompt: prompt.to_owned(),
@@ -226,6 +251,11 @@ pub(super) fn submission(prompt: &str, wanted: &JobOptions) -> Submission {
         steps: wanted.steps,
         seed: 0,
         images: wanted.images,
+        guidance: (wanted.guidance != 0.0).then(|| Guidance {
+            scale: wanted.guidance,
+            negative_prompt: wanted.negative_prompt.clone(),
+        }),
+        source: None,
     });
     if let Some(job) = wanted.job_id {
         submission.job = job;

@@ -213,6 +213,16 @@ struct ParametersView {
     steps: u32,
     seed: u64,
     images: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guidance: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    negative_prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strength: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -429,8 +439,31 @@ impl From<&FailedAttempt> for AttemptView {
 
 impl From<&TextToImage> for ParametersView {
     fn from(parameters: &TextToImage) -> Self {
-        let TextToImage { prompt, width, height, steps, seed, images } = parameters.clone();
-        Self { kind: "text_to_image/v1", prompt, width, height, steps, seed, images }
+        let TextToImage { prompt, width, height, steps, seed, images, guidance, source } =
+            parameters.clone();
+        let kind = match (&guidance, &source) {
+            (None, None) => "text_to_image/v1",
+            _ => "text_to_image/v2",
+        };
+        let (guidance, negative_prompt) =
+            guidance.map(|guidance| (guidance.scale, guidance.negative_prompt)).unzip();
+        let (image, mask, strength) = source.map_or((None, None, None), |source| {
+            (Some(source.image), source.mask, source.strength)
+        });
+        Self {
+            kind,
+            prompt,
+            width,
+            height,
+            steps,
+            seed,
+            images,
+            guidance,
+            negative_prompt,
+            image,
+            mask,
+            strength,
+        }
     }
 }
 

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use atelier_client::{BATCH_JOBS_MAX, BatchOutcome, BatchRefusal, Client, RefusalKind, Submission};
+use atelier_client::{
+    BATCH_JOBS_MAX, BatchOutcome, BatchRefusal, Client, RefusalKind, Source, Submission,
+};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::args::{JobOptions, SubmitArgs};
 use super::failure::{Exit, Failure};
-use super::generate::{submission, submit};
+use super::generate::{source, submission, submit};
 use super::json::{Body, Document};
 use super::output::note;
 use super::{Context, PATIENCE_CHANGE};
@@ -23,11 +25,14 @@ const LINES_WAITING_MAX: usize = 2 * BATCH_JOBS_MAX;
 pub(super) async fn run(context: &Context, args: SubmitArgs) -> Result<Exit, Failure> {
     let client = context.client(PATIENCE_CHANGE)?;
     let Some(file) = &args.file else {
-        let wanted = submission(&args.prompt.unwrap_or_default(), &args.wanted);
+        let mut wanted = submission(&args.prompt.unwrap_or_default(), &args.wanted);
+        wanted.parameters.source = source(&client, &args.wanted).await?;
         context.say_on_interrupt(format!("submit it again with --job-id {}", wanted.job));
         return submit(context, &client, &wanted).await;
     };
-    let mut lines = read(file, args.wanted)?;
+    // One picture for all lines.
+    let source = source(&client, &args.wanted).await?;
+    let mut lines = read(file, Defaults { wanted: args.wanted, source })?;
     let mut tally = Tally::default();
     loop {
         let mut read = Vec::new();
@@ -174,7 +179,13 @@ impl Tally {
 type LineRead = (u64, Result<Submission, Failure>);
 
 /// Reads lines on a thread of its own: standard input may keep us waiting.
-fn read(file: &Path, defaults: JobOptions) -> Result<mpsc::Receiver<LineRead>, Failure> {
+/// What lines leave open.
+struct Defaults {
+    wanted: JobOptions,
+    source: Option<Source>,
+}
+
+fn read(file: &Path, defaults: Defaults) -> Result<mpsc::Receiver<LineRead>, Failure> {
     let reader: Box<dyn BufRead + Send> = if file == Path::new(STDIN) {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
@@ -225,14 +236,14 @@ fn unread(error: &serde_json::Error) -> String {
     error.to_string().replace(&place, &format!(" at column {}", error.column()))
 }
 
-fn parse(line: &str, number: u64, defaults: &JobOptions) -> Result<Submission, Failure> {
+fn parse(line: &str, number: u64, defaults: &Defaults) -> Result<Submission, Failure> {
     let wrong = |why: String| {
         Failure::new(Exit::Usage, format!("line {number}: {why}")).hint(
             r#"a line is such as {"prompt": "a cat", "seed": 7}; see atelier job submit --help"#,
         )
     };
     let line: Line = serde_json::from_str(line).map_err(|error| wrong(unread(&error)))?;
-    let mut wanted = defaults.clone();
+    let mut wanted = defaults.wanted.clone();
     wanted.width = line.width.unwrap_or(wanted.width);
     wanted.height = line.height.unwrap_or(wanted.height);
     wanted.steps = line.steps.unwrap_or(wanted.steps);
@@ -250,5 +261,7 @@ fn parse(line: &str, number: u64, defaults: &JobOptions) -> Result<Submission, F
     if wanted.priority.is_some_and(|priority| priority > 9) {
         return Err(wrong("priority: expected 0 to 9".to_owned()));
     }
-    Ok(submission(&line.prompt, &wanted))
+    let mut submission = submission(&line.prompt, &wanted);
+    submission.parameters.source.clone_from(&defaults.source);
+    Ok(submission)
 }

@@ -176,6 +176,8 @@ fn what_is_out_of_range_is_told_with_the_range() {
         (["generate", "a cat", "--deadline", "1000d"], "at most a year".to_owned()),
         (["generate", "a cat", "-o", "c.JPG"], "pictures are PNG".to_owned()),
         (["generate", "a cat", "--preview", "c.webp"], "pictures are PNG".to_owned()),
+        (["generate", "a cat", "--image", "no.png"], "cannot read no.png".to_owned()),
+        (["generate", "a cat", "--strength", "0.5"], "--image <FILE>".to_owned()),
     ] {
         let output = run(&peers[0], &args);
         assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use atelier_client::{
-    Artifact, ArtifactError, Client, Error, Event, GenerateError, JobId, Options, Phase, Stage,
+    Artifact, ArtifactError, Client, Error, Event, GenerateError, JobId, Options, Phase, Source,
+    Stage,
 };
 use atelier_proto::client::v1 as wire;
 use tonic::Code;
@@ -95,6 +96,25 @@ async fn nobody_there_is_not_an_unknown_outcome() {
     let client = Client::connect([&absent.address, &gone.address], options).unwrap();
     let error = client.submit(&wanted()).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { tried, .. } if tried.len() == 2));
+}
+
+#[tokio::test]
+async fn a_picture_is_sent_whole_and_again_where_a_peer_refuses() {
+    let (_, peers) = cluster(2);
+    peers[0].script("put_artifact", Act::Refuse(Code::Unavailable, "it leaves", Vec::new()));
+    peers[1].script("put_artifact", Act::Refuse(Code::Unavailable, "it leaves", Vec::new()));
+    let picture: Vec<u8> = (0..600_000_u32).map(|at| (at % 251) as u8).collect();
+    let client = client(&[&peers[0], &peers[1]], quick());
+    let kept = client.put_artifact(picture.clone()).await.unwrap();
+    assert_eq!(kept, Artifact { media_type: "image/png".into(), ..artifact_of(&picture) });
+    assert_eq!(client.artifact(&kept).await.unwrap(), picture);
+
+    let mut submission = wanted();
+    let source = Source { strength: Some(0.5), ..Source::new(&kept) };
+    submission.parameters.source = Some(source.clone());
+    client.submit(&submission).await.unwrap();
+    let told = client.job(submission.job).await.unwrap().parameters.unwrap();
+    assert_eq!(told.source, Some(source));
 }
 
 #[tokio::test]

@@ -69,6 +69,7 @@ pub(crate) fn run(config: &Path) {
         default_width: 16,
         default_height: 16,
         default_steps: 1,
+        guided: false,
         files: Arc::default(),
     };
     let engine = InstantEngine { state: watch::Sender::new(EngineState::Ready(info)) };

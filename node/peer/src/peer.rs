@@ -572,6 +572,7 @@ impl Shared {
             draining: health.draining.clone(),
             attempts_max: config.jobs.attempts_max,
             unfinished_bytes_max: UNFINISHED_BYTES_MAX,
+            turns: Default::default(),
             acknowledged: AtomicU64::new(0),
         }
     }

@@ -142,6 +142,7 @@ impl PaperEngine {
             default_width: 128,
             default_height: 128,
             default_steps: PAPER_STEPS,
+            guided: false,
             files: Arc::default(),
         };
         Self { state: watch::channel(EngineState::Ready(info)).1, pace }

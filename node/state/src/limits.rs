@@ -1,8 +1,9 @@
 //! Every bound of the replicated state: who fills it, and what happens when it is full.
 
 /// Highest feature level that this version understands; `RaiseFeatures` beyond it stops a peer.
-/// 2 brought back-off, deadlines, settings and the trail, 3 the trail of changes of members and of the lead.
-pub const FEATURES: u32 = 3;
+/// 2 brought back-off, deadlines, settings and the trail, 3 the trail of changes of members and of the lead, 4 jobs with
+/// guidance or a picture to begin from, of which the state knows the kind alone.
+pub const FEATURES: u32 = 4;
 /// The feature level of a cluster that was never raised.
 pub const FEATURES_FIRST: u32 = 1;
 /// Jobs that wait, at feature level 1. Filled by clients; at the bound `Submit` is refused.

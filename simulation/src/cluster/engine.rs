@@ -32,6 +32,7 @@ impl HostEngine {
             default_width: 64,
             default_height: 64,
             default_steps: STEPS,
+            guided: false,
             files: Arc::default(),
         };
         HostEngine { step, class, is_forgetful, state: watch::channel(EngineState::Ready(info)).1 }

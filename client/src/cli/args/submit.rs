@@ -48,6 +48,28 @@ pub(in crate::cli) struct JobOptions {
         allow_negative_numbers = true
     )]
     pub(in crate::cli) seed: Option<u64>,
+    /// Begin from this picture: PNG, JPEG or WebP; without width and height its own size is drawn
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) image: Option<PathBuf>,
+    /// Draw anew only what is light in this picture
+    #[arg(long, value_name = "FILE", requires = "image")]
+    pub(in crate::cli) mask: Option<PathBuf>,
+    /// How much of the picture is drawn anew, 0.001 to 1 [default: 0.6]
+    #[arg(long, requires = "image", allow_negative_numbers = true)]
+    pub(in crate::cli) strength: Option<f64>,
+    /// Lead the picture away from the negative prompt, 0 to 30; for models that were not distilled,
+    /// which Turbo was [default: 0]
+    #[arg(long, default_value_t = 0.0, hide_default_value = true, allow_negative_numbers = true)]
+    pub(in crate::cli) guidance: f32,
+    /// What the picture is led away from
+    #[arg(
+        long,
+        default_value = "",
+        value_name = "TEXT",
+        hide_default_value = true,
+        requires = "guidance"
+    )]
+    pub(in crate::cli) negative_prompt: String,
     /// How many images
     #[arg(
         long,

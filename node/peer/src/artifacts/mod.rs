@@ -12,6 +12,7 @@ pub use directory::DirectoryShelf;
 pub(crate) use wire::chunks_of;
 
 use crate::lines::Lines;
+use crate::parameters::pictures_of;
 use crate::ports::shelf::{Shelf, ShelfError};
 use crate::ports::{Clock, RaftStatus};
 use crate::tasks;
@@ -346,11 +347,32 @@ impl Artifacts {
         }
         let old = self.parts.shelf.list().await?;
         let old = old.into_iter().filter(|(_, age)| *age >= self.settings.unnamed_kept);
+        let state = self.parts.view.borrow().state.clone();
+        let mut unnamed: BTreeSet<Digest> = old.map(|(digest, _)| digest).collect();
+        unnamed.retain(|digest| state.artifact_holders(digest).is_none());
+        if unnamed.is_empty() {
+            return Ok(0);
+        }
+        // Beside the runtime: a walk over a million jobs takes a while.
+        let walk = move || {
+            for (_, job) in state.jobs() {
+                for picture in pictures_of(&job.submit.kind, &job.submit.parameters) {
+                    unnamed.remove(&picture);
+                }
+            }
+            unnamed
+        };
+        let unnamed = tasks::blocking(walk).await.expect("a walk does not panic");
+        // A job that has been accepted since names only what was put since, which is young again.
+        let again: BTreeMap<Digest, Duration> =
+            self.parts.shelf.list().await?.into_iter().collect();
+        let is_old = |digest: &&Digest| {
+            again.get(digest).is_some_and(|age| *age >= self.settings.unnamed_kept)
+        };
         let mut dropped = 0;
-        for (digest, _) in old {
-            let named = self.parts.view.borrow().state.artifact_holders(&digest).is_some();
-            if !named {
-                self.parts.shelf.remove(digest).await?;
+        for digest in unnamed.iter().filter(is_old) {
+            if self.parts.view.borrow().state.artifact_holders(digest).is_none() {
+                self.parts.shelf.remove(*digest).await?;
                 dropped += 1;
             }
         }

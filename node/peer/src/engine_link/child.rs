@@ -6,10 +6,10 @@
 use super::patience::Patience;
 use super::process::{Crash, Process};
 use crate::model_files::{FILES_MAX, FileStamp, ModelFile, ModelFiles};
-use crate::parameters::TextToImage;
+use crate::parameters::{Guidance, Source, TextToImage};
 use crate::ports::engine::{
     DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
-    EngineStep, Picture, Point, Preview, Resume, StageTimes,
+    EngineStep, Picture, Pictures, Point, Preview, Resume, StageTimes,
 };
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
@@ -102,6 +102,8 @@ impl ChildEngine {
             |error: crate::parameters::ParametersError| EngineError::Refused(error.to_string());
         let parameters = TextToImage::decode(&request.kind, &request.parameters).map_err(refuse)?;
         parameters.validate().map_err(refuse)?;
+        let source = parameters.source.as_ref().map(|source| begin_from(source, &request.pictures));
+        let source = source.transpose()?;
         // A dropped future cancels the child token, and with it the work.
         let stop = stop.child_token();
         let _stop_when_dropped = stop.clone().drop_guard();
@@ -110,6 +112,7 @@ impl ChildEngine {
         let work = Work {
             work: request.work,
             parameters,
+            source,
             checkpoint_steps: request.checkpoint_steps,
             resume: request.resume,
             events,
@@ -168,6 +171,7 @@ type Answer = oneshot::Sender<Result<Vec<Picture>, EngineError>>;
 struct Work {
     work: u64,
     parameters: TextToImage,
+    source: Option<wire::Source>,
     checkpoint_steps: u32,
     resume: Option<Resume>,
     events: mpsc::Sender<EngineEvent>,
@@ -310,7 +314,8 @@ async fn carry(
     settings: &ChildSettings,
 ) -> Result<(), (Crash, Answer)> {
     work.begun.store(true, Ordering::SeqCst);
-    let Work { work, parameters, checkpoint_steps, resume, events, stop, begun: _, answer } = work;
+    let Work { work, parameters, source, checkpoint_steps, resume, events, stop, answer, .. } =
+        work;
     let result = if stop.is_cancelled() {
         Err(EngineError::Stopped)
     } else {
@@ -326,7 +331,7 @@ async fn carry(
             events,
             patience: Patience::new(settings),
         };
-        let request = draw_request(work, parameters, checkpoint_steps, resume);
+        let request = draw_request(work, parameters, source, checkpoint_steps, resume);
         match drawing.run(process, request, &stop).await {
             Ok(result) => result,
             Err(crash) => return Err((crash, answer)),
@@ -460,14 +465,45 @@ fn idle_frame(frame: Result<Reply, Crash>) -> Crash {
 fn draw_request(
     work: u64,
     parameters: TextToImage,
+    source: Option<wire::Source>,
     checkpoint_steps: u32,
     resume: Option<Point>,
 ) -> EngineRequest {
-    let TextToImage { prompt, width, height, steps, seed, images } = parameters;
+    let TextToImage { prompt, width, height, steps, seed, images, guidance, source: named } =
+        parameters;
     let resume = resume.map(|Point { image, step, latents }| wire::Point { image, step, latents });
-    let draw =
-        wire::Draw { work, prompt, width, height, steps, seed, images, checkpoint_steps, resume };
+    let guidance = guidance
+        .map(|Guidance { scale, negative_prompt }| wire::Guidance { scale, negative_prompt });
+    // What was left open has been filled in since the bytes were found.
+    let strength = named.map_or(0.0, |source| source.strength);
+    let source = source.map(|source| wire::Source { strength, ..source });
+    let draw = wire::Draw {
+        work,
+        prompt,
+        width,
+        height,
+        steps,
+        seed,
+        images,
+        checkpoint_steps,
+        resume,
+        guidance,
+        source,
+    };
     EngineRequest { request: Some(Request::Draw(draw)) }
+}
+
+/// The bytes of a picture to begin from.
+///
+/// # Errors
+/// [`EngineError::Failed`] where they did not come with the request.
+fn begin_from(source: &Source, pictures: &Pictures) -> Result<wire::Source, EngineError> {
+    let bytes = |digest| {
+        let missing = || EngineError::Failed(format!("the picture {digest} is not there"));
+        pictures.0.get(digest).cloned().ok_or_else(missing)
+    };
+    let mask = source.mask.as_ref().map(bytes).transpose()?.unwrap_or_default();
+    Ok(wire::Source { image: bytes(&source.image)?, strength: source.strength, mask })
 }
 
 fn step_from_wire(step: wire::Step) -> EngineStep {
@@ -483,9 +519,10 @@ fn stop_request(work: u64) -> EngineRequest {
 
 fn info_from_wire(ready: wire::Ready) -> EngineInfo {
     let wire::Ready { class, model, default_width, default_height, default_steps, .. } = ready;
+    let guided = ready.guided;
     let files = ready.files.into_iter().take(FILES_MAX).filter_map(file_from_wire).collect();
     let files = Arc::new(ModelFiles { directory: ready.directory.into(), files });
-    EngineInfo { class, model, default_width, default_height, default_steps, files }
+    EngineInfo { class, model, default_width, default_height, default_steps, guided, files }
 }
 
 /// None for a file whose digest has another length; such a file is not looked after.

@@ -18,4 +18,4 @@ mod process;
 pub mod serve;
 
 pub use child::{ChildEngine, ChildSettings};
-pub use serve::{DrawFailure, DrawOrder, EngineServer, ServeError, Teller, Told};
+pub use serve::{DrawFailure, DrawOrder, DrawSource, EngineServer, ServeError, Teller, Told};

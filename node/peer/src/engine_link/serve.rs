@@ -5,11 +5,14 @@
 
 use super::frame::{FrameError, read_frame, write_frame};
 use crate::model_files::{FileStamp, ModelFile};
+use crate::parameters::Guidance;
 use crate::ports::engine::{EngineInfo, EngineStep, Picture, Point, Preview, StageTimes};
 use atelier_proto::engine::v1::{
     self as wire, EngineReply, EngineRequest, engine_reply::Reply, engine_request::Request,
 };
+use bytes::Bytes;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -17,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 const WORKS_WAITING_MAX: usize = 1;
 
 /// What is to be drawn; sizes and steps are never 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DrawOrder {
     /// The peer's name for it.
     pub work: u64,
@@ -37,6 +40,30 @@ pub struct DrawOrder {
     pub checkpoint_steps: u32,
     /// Where to go on; earlier images are neither drawn nor told.
     pub resume: Option<Point>,
+    /// None: as Turbo is drawn.
+    pub guidance: Option<Guidance>,
+    /// None: from noise alone.
+    pub source: Option<DrawSource>,
+}
+
+/// A picture to begin from.
+#[derive(Clone, PartialEq)]
+pub struct DrawSource {
+    /// PNG of the size that is drawn.
+    pub image: Bytes,
+    /// How much is drawn anew, 0.001 to 1.
+    pub strength: f64,
+    /// PNG of the same size: what is light is drawn anew; none: all is.
+    pub mask: Option<Bytes>,
+}
+
+impl fmt::Debug for DrawSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Pixels do not belong into logs.
+        let DrawSource { image, strength, mask } = self;
+        let mask = mask.as_ref().map(Bytes::len);
+        write!(f, "picture of {} bytes, mask of {mask:?}, strength {strength}", image.len())
+    }
 }
 
 /// What is told while an order is drawn.
@@ -264,6 +291,7 @@ fn ready_to_wire(info: &EngineInfo) -> wire::Ready {
         default_width: info.default_width,
         default_height: info.default_height,
         default_steps: info.default_steps,
+        guided: info.guided,
         directory: info.files.directory.to_string_lossy().into_owned(),
         files: info.files.files.iter().map(file_to_wire).collect(),
     }
@@ -304,8 +332,29 @@ fn told_to_wire(work: u64, told: Told) -> Reply {
 }
 
 fn order_from_wire(draw: wire::Draw) -> DrawOrder {
-    let wire::Draw { work, prompt, width, height, steps, seed, images, checkpoint_steps, resume } =
+    let wire::Draw { work, prompt, width, height, steps, seed, images, checkpoint_steps, .. } =
         draw;
+    let resume = draw.resume;
     let resume = resume.map(|wire::Point { image, step, latents }| Point { image, step, latents });
-    DrawOrder { work, prompt, width, height, steps, seed, images, checkpoint_steps, resume }
+    let guidance = draw
+        .guidance
+        .map(|wire::Guidance { scale, negative_prompt }| Guidance { scale, negative_prompt });
+    let source = draw.source.map(|wire::Source { image, strength, mask }| DrawSource {
+        image,
+        strength,
+        mask: (!mask.is_empty()).then_some(mask),
+    });
+    DrawOrder {
+        work,
+        prompt,
+        width,
+        height,
+        steps,
+        seed,
+        images,
+        checkpoint_steps,
+        resume,
+        guidance,
+        source,
+    }
 }

@@ -12,8 +12,8 @@ pub(super) use queue::{
 pub(super) use settings::{labels, setting_changes, settings, settings_history, trail};
 
 use crate::parameters::{
-    IMAGES_MAX, PROMPT_BYTES_MAX, SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, TEXT_TO_IMAGE_KIND,
-    TextToImage,
+    GUIDANCE_MAX, IMAGES_MAX, NEGATIVE_BYTES_MAX, PROMPT_BYTES_MAX, SIDE_MAX, SIDE_MIN,
+    SIDE_MULTIPLE, STRENGTH_MIN, TextToImage,
 };
 use crate::ports::RaftStatus;
 use atelier_proto::client::v1 as wire;
@@ -90,7 +90,13 @@ pub(crate) fn submit(
         }
     };
     let parameters = match request.parameters {
-        Some(wire::submit_request::Parameters::TextToImage(asked)) => text_to_image(asked),
+        Some(wire::submit_request::Parameters::TextToImage(asked)) => {
+            let images = asked.images.max(1);
+            TextToImage::from_wire(wire::TextToImage { images, ..asked }).unwrap_or_else(|error| {
+                faults.push(error.to_string());
+                TextToImage::default()
+            })
+        }
         None => {
             faults.push("parameters: expected text_to_image, got nothing; name a prompt".into());
             TextToImage::default()
@@ -111,7 +117,7 @@ pub(crate) fn submit(
         tenant: tenant.into(),
         idempotency_key: (!key.is_empty()).then(|| key.into()),
         priority,
-        kind: TEXT_TO_IMAGE_KIND.into(),
+        kind: parameters.kind().into(),
         parameters: parameters.encode(),
         traceparent,
         submitted_ms: stamp.now_ms,
@@ -169,11 +175,6 @@ fn or_default<T: Default + PartialEq>(asked: T, default: T) -> T {
     if asked == T::default() { default } else { asked }
 }
 
-fn text_to_image(asked: wire::TextToImage) -> TextToImage {
-    let wire::TextToImage { prompt, width, height, steps, seed, images } = asked;
-    TextToImage { prompt, width, height, steps, seed, images: images.max(1) }
-}
-
 fn check_name(name: &str, text: &str, faults: &mut Vec<String>) {
     if text.len() > NAME_BYTES_MAX {
         let bytes = text.len();
@@ -210,6 +211,27 @@ fn check_parameters(asked: &TextToImage, faults: &mut Vec<String>) {
         let (seed, images) = (asked.seed, asked.images);
         faults.push(format!(
             "seed {seed} with {images} images goes beyond 64 bits; use a smaller seed"
+        ));
+    }
+    if let Some(guidance) = &asked.guidance {
+        let bytes = guidance.negative_prompt.len();
+        if bytes > NEGATIVE_BYTES_MAX {
+            faults.push(format!(
+                "negative_prompt has {bytes} bytes, expected at most {NEGATIVE_BYTES_MAX}; shorten it"
+            ));
+        }
+        let scale = guidance.scale;
+        if !(scale > 0.0 && scale <= GUIDANCE_MAX) {
+            faults.push(format!(
+                "guidance {scale}: expected more than 0 and at most {GUIDANCE_MAX}; leave it out \
+                 for none"
+            ));
+        }
+    }
+    let strength = asked.source.as_ref().map_or(0.0, |source| source.strength);
+    if strength != 0.0 && !(STRENGTH_MIN..=1.0).contains(&strength) {
+        faults.push(format!(
+            "strength {strength}: expected {STRENGTH_MIN} to 1, or 0 for the default"
         ));
     }
 }
@@ -293,8 +315,7 @@ fn failed_attempt(attempt: &Attempt) -> wire::FailedAttempt {
 /// None for a kind that this version does not know.
 fn parameters(job: &Job) -> Option<wire::TextToImage> {
     let asked = TextToImage::decode(&job.submit.kind, &job.submit.parameters).ok()?;
-    let TextToImage { prompt, width, height, steps, seed, images } = asked;
-    Some(wire::TextToImage { prompt, width, height, steps, seed, images })
+    Some(asked.to_wire())
 }
 
 fn artifact(artifact: &ArtifactRef) -> wire::Artifact {

@@ -116,6 +116,13 @@ impl Atelier for Gateway {
         .await
     }
 
+    async fn put_artifact(
+        &self,
+        request: Request<tonic::Streaming<wire::ArtifactChunk>>,
+    ) -> Result<Response<wire::Artifact>, Status> {
+        self.measured("PutArtifact", self.do_put_artifact(request.into_inner())).await
+    }
+
     async fn status(
         &self,
         _request: Request<wire::StatusRequest>,

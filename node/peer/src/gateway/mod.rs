@@ -26,6 +26,7 @@ pub(crate) mod lookout;
 mod members;
 pub(crate) mod metered;
 pub(crate) mod metrics;
+mod pictures;
 mod queue;
 mod settings;
 mod submit;
@@ -79,6 +80,8 @@ pub(crate) struct Gateway {
     pub(crate) metrics: Arc<Metrics>,
     /// True once the peer leaves: watchers are sent to another one.
     pub(crate) draining: channel::Receiver<bool>,
+    /// For pictures that clients send.
+    pub(crate) turns: pictures::Turns,
     /// From the configuration; it holds until the cluster has settings.
     pub(crate) attempts_max: u32,
     /// Bytes of unfinished jobs above which new ones are refused.

@@ -22,17 +22,22 @@ impl Gateway {
         self.check_stays()?;
         let (metadata, _, request) = request.into_parts();
         convert::check_batch(&request)?;
+        let mut jobs = Vec::with_capacity(request.jobs.len());
+        for mut job in request.jobs {
+            let fits = self.fit_submission(&mut job).await;
+            jobs.push((job, fits));
+        }
         let deadline = self.settle(deadline_of(&metadata)).await;
         let no_metadata = MetadataMap::new();
         let state = self.view().state;
         let mut room = Room::beside(&state, self.unfinished_bytes_max);
         let (mut commands, mut outcomes, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, job) in request.jobs.into_iter().enumerate() {
+        for (place, (job, fits)) in jobs.into_iter().enumerate() {
             // Metadata is of the call, not of one of its jobs.
-            let submit = convert::submit(job, &no_metadata, self.stamp(&state));
-            let submit = submit
-                .map_err(Status::from)
-                .and_then(|submit| room.take(&state, &submit).map(|()| submit));
+            let submit = fits.and_then(|()| {
+                convert::submit(job, &no_metadata, self.stamp(&state)).map_err(Status::from)
+            });
+            let submit = submit.and_then(|submit| room.take(&state, &submit).map(|()| submit));
             match submit {
                 Ok(submit) => {
                     places.push((place, submit.job));

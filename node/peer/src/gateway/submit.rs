@@ -17,8 +17,9 @@ impl Gateway {
         request: Request<wire::SubmitRequest>,
     ) -> Result<wire::SubmitReply, Status> {
         self.check_stays()?;
-        let deadline = self.settle(deadline_of(request.metadata())).await;
-        let (metadata, _, request) = request.into_parts();
+        let (metadata, _, mut request) = request.into_parts();
+        self.fit_submission(&mut request).await?;
+        let deadline = self.settle(deadline_of(&metadata)).await;
         let state = self.view().state;
         let submit = convert::submit(request, &metadata, self.stamp(&state))?;
         Room::beside(&state, self.unfinished_bytes_max).take(&state, &submit)?;
@@ -26,6 +27,20 @@ impl Gateway {
         let what = format!("job {}", submit.job);
         let (_, reply) = self.propose(Command::Submit(submit), deadline, &what).await?;
         self.submitted(reply)
+    }
+
+    /// Makes the picture that a submission begins from fit for it.
+    ///
+    /// # Errors
+    /// As [`Gateway::fit`].
+    pub(super) async fn fit_submission(
+        &self,
+        request: &mut wire::SubmitRequest,
+    ) -> Result<(), Status> {
+        match &mut request.parameters {
+            Some(wire::submit_request::Parameters::TextToImage(asked)) => self.fit(asked).await,
+            None => Ok(()),
+        }
     }
 
     /// Reads the reply to a Submit that was not refused.
@@ -85,6 +100,19 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Refuses what an engine of an earlier version would draw otherwise, until all are of today's.
+pub(super) fn level_needed(state: &State, level: u32, what: &str) -> Result<(), Status> {
+    let has = state.features();
+    if has >= level {
+        return Ok(());
+    }
+    let text = format!(
+        "{what} needs a cluster of feature level {level}, this one has {has}; it rises by itself once every member runs \
+         a version that knows it"
+    );
+    Err(Status::failed_precondition(text))
 }
 
 /// What is left for further jobs beside the unfinished ones.

@@ -172,6 +172,7 @@ fn world() -> World {
         draining: draining_seen,
         attempts_max: 3,
         unfinished_bytes_max: UNFINISHED_BYTES_MAX,
+        turns: Default::default(),
         acknowledged: AtomicU64::new(0),
     };
     World { log, board, draining, gateway }

@@ -10,8 +10,10 @@
 //! - events are told with `try_send`: a listener that is slow loses steps, never delays them.
 
 use crate::model_files::ModelFiles;
+use atelier_state::Digest;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -57,10 +59,23 @@ pub struct DrawRequest {
     pub kind: String,
     /// As the job carries them.
     pub parameters: Bytes,
+    /// What the parameters name by digest.
+    pub pictures: Pictures,
     /// Steps between checkpoints; 0: after each step that costs more than a quarter of a second.
     pub checkpoint_steps: u32,
     /// Where an earlier attempt stood; none: from the beginning.
     pub resume: Option<Resume>,
+}
+
+/// Pictures that a piece of work begins from, by digest.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Pictures(pub BTreeMap<Digest, Bytes>);
+
+impl fmt::Debug for Pictures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Pixels do not belong into logs.
+        write!(f, "{} pictures", self.0.len())
+    }
 }
 
 /// Where to go on. An engine of another class or model, and one that cannot use the latents, begins
@@ -211,6 +226,8 @@ pub struct EngineInfo {
     pub default_height: u32,
     /// Used where a job leaves the steps open.
     pub default_steps: u32,
+    /// The model was not distilled: guidance means something to it.
+    pub guided: bool,
     /// What the model was loaded from; empty where there are no files.
     pub files: Arc<ModelFiles>,
 }

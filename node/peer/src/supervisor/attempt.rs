@@ -8,9 +8,11 @@ use super::Assignment;
 use super::courier::Courier;
 use crate::artifacts::{Artifacts, KeepError};
 use crate::checkpoints::Checkpoints;
+use crate::parameters::pictures_of;
 use crate::ports::Clock;
 use crate::ports::engine::{
     DrawRequest, ENGINE_EVENTS_MAX, Engine, EngineCheckpoint, EngineError, EngineEvent, Picture,
+    Pictures,
 };
 use crate::progress::{ProgressBoard, ProgressWriter};
 use crate::proposer::{ProposeFailure, Proposer};
@@ -91,11 +93,18 @@ async fn draw(
         () = orders.hand_over.cancelled() => return Err(EngineError::Stopped),
         resume = courier.find() => resume,
     };
+    let pictures = tokio::select! {
+        biased;
+        () = orders.stop.cancelled() => return Err(EngineError::Stopped),
+        () = orders.hand_over.cancelled() => return Err(EngineError::Stopped),
+        pictures = pictures(parts, assignment) => pictures?,
+    };
     let (events, mut told) = mpsc::channel(ENGINE_EVENTS_MAX);
     let request = DrawRequest {
         work: parts.work,
         kind: assignment.kind.clone(),
         parameters: assignment.parameters.clone(),
+        pictures,
         checkpoint_steps: parts.checkpoint_steps,
         resume,
     };
@@ -121,6 +130,20 @@ async fn draw(
         take(event, &progress, &teller);
     }
     result
+}
+
+/// Fetches the pictures that a job begins from.
+///
+/// # Errors
+/// [`EngineError::Failed`] where nobody who answers has one: whoever has it may be back for the next attempt.
+async fn pictures(parts: &AttemptParts, assignment: &Assignment) -> Result<Pictures, EngineError> {
+    let mut pictures = Pictures::default();
+    for digest in pictures_of(&assignment.kind, &assignment.parameters) {
+        let fetched = parts.artifacts.fetch(digest).await;
+        let missing = |error| EngineError::Failed(format!("a picture to begin from: {error}"));
+        pictures.0.insert(digest, fetched.map_err(missing)?);
+    }
+    Ok(pictures)
 }
 
 fn take(

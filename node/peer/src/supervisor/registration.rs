@@ -178,6 +178,7 @@ mod tests {
             default_width: 64,
             default_height: 64,
             default_steps: 4,
+            guided: false,
             files: Arc::default(),
         })
     }

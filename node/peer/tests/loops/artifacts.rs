@@ -7,11 +7,12 @@ use atelier_peer::artifacts::{
     KeepError,
 };
 use atelier_peer::liveness::LivenessTable;
+use atelier_peer::parameters::{Source, TextToImage};
 use atelier_peer::ports::Log;
 use atelier_peer::ports::shelf::{MemoryShelf, Shelf, ShelfError};
 use atelier_state::{
-    ArtifactRef, Assign, Command, Complete, Digest, FencingToken, JobId, NodeId, RegisterNode,
-    Reply,
+    ArtifactRef, Assign, Cancel, Command, Complete, Digest, FencingToken, JobId, NodeId,
+    RegisterNode, Reply, Submit,
 };
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -273,9 +274,15 @@ async fn only_what_is_old_and_unnamed_is_collected() {
         digests.push(artifacts.put(picture(seed, 100)).await.unwrap());
     }
     let [named, unnamed, young] = digests[..] else { unreachable!("three were put") };
+    let begun_from = artifacts.put(picture(3, 100)).await.unwrap();
     name(&cluster, named);
-    age(disk.directory.path(), named);
-    age(disk.directory.path(), unnamed);
+    for old in [named, unnamed, begun_from] {
+        age(disk.directory.path(), old);
+    }
+    let source = Source { image: begun_from, strength: 0.5, mask: None };
+    let wanted = TextToImage { source: Some(source), ..TextToImage::default() };
+    let (kind, parameters) = (wanted.kind().into(), wanted.encode());
+    cluster.apply(Command::Submit(Submit { kind, parameters, ..submit(2) }));
 
     // Without a leader the view may be behind: nothing is judged by it.
     cluster.lead(Leads::Nobody);
@@ -283,11 +290,15 @@ async fn only_what_is_old_and_unnamed_is_collected() {
     cluster.lead(Leads::One(NodeId(1)));
     assert_eq!(artifacts.collect().await, Ok(1));
     assert!(disk.has(named) && disk.has(young) && !disk.has(unnamed));
+    assert!(disk.has(begun_from), "a job that waits begins from it");
 
-    let forget = atelier_state::Forget { jobs: vec![JobId(1)] };
+    let cancel = Cancel { job: JobId(2), reason: String::new(), finished_ms: 0 };
+    cluster.apply(Command::Cancel(cancel));
+    assert_eq!(artifacts.collect().await, Ok(0), "as long as the job is remembered");
+    let forget = atelier_state::Forget { jobs: vec![JobId(1), JobId(2)] };
     assert_eq!(cluster.apply(Command::Forget(forget)), Reply::Done);
-    assert_eq!(artifacts.collect().await, Ok(1));
-    assert!(!disk.has(named) && disk.has(young));
+    assert_eq!(artifacts.collect().await, Ok(2));
+    assert!(!disk.has(named) && !disk.has(begun_from) && disk.has(young));
     end(disks).await;
 }
 

@@ -6,11 +6,13 @@ use crate::support::{eventually, info, ms};
 use atelier_peer::engine_link::{
     ChildEngine, ChildSettings, DrawFailure, DrawOrder, EngineServer, Teller, Told,
 };
-use atelier_peer::parameters::{TEXT_TO_IMAGE_KIND, TextToImage};
+use atelier_peer::parameters::{Guidance, Source, TEXT_TO_IMAGE_KIND, TextToImage};
 use atelier_peer::ports::engine::{
     DrawRequest, Engine, EngineCheckpoint, EngineError, EngineEvent, EngineInfo, EngineState,
-    EngineStep, Picture, Point, Preview, Resume, StageTimes,
+    EngineStep, Picture, Pictures, Point, Preview, Resume, StageTimes,
 };
+use atelier_state::Digest;
+use bytes::Bytes;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,8 +95,15 @@ fn draw(
     let missing = u32::from(order.prompt == "one too few");
     for image in first..order.images - missing {
         let DrawOrder { prompt, width, height, steps, .. } = order;
-        let text =
+        let mut text =
             format!("{prompt} {width}x{height} {steps} seed {}", order.seed + u64::from(image));
+        if let Some(guidance) = &order.guidance {
+            text += &format!(" not {} by {}", guidance.negative_prompt, guidance.scale);
+        }
+        if let Some(source) = &order.source {
+            let mask = source.mask.as_deref();
+            text += &format!(" from {:?} {mask:?} by {}", &source.image[..], source.strength);
+        }
         let (media_type, data) = ("image/png".to_owned(), text.into_bytes().into());
         told(Told::Picture(Picture { image, media_type, data }));
     }
@@ -165,6 +174,7 @@ fn request(prompt: &str, steps: u32, images: u32) -> DrawRequest {
         work: WORKS.fetch_add(1, std::sync::atomic::Ordering::SeqCst),
         kind: TEXT_TO_IMAGE_KIND.to_owned(),
         parameters: parameters.encode(),
+        pictures: Pictures::default(),
         checkpoint_steps: 0,
         resume: None,
     }
@@ -206,6 +216,35 @@ async fn pictures_and_steps_come_from_the_child() {
     // What was left open is the model's to say.
     let text = link.draw("open", 0).await.unwrap().remove(0).data;
     assert_eq!(text, "open 64x64 4 seed 7");
+    link.end().await;
+}
+
+#[tokio::test]
+async fn what_a_picture_begins_from_reaches_the_child() {
+    let link = link("draws");
+    let (cat, mask) = (Digest([1; 32]), Digest([2; 32]));
+    let asked = TextToImage {
+        prompt: "a dog".to_owned(),
+        steps: 1,
+        guidance: Some(Guidance { scale: 2.5, negative_prompt: "a cat".to_owned() }),
+        source: Some(Source { image: cat, strength: 0.0, mask: Some(mask) }),
+        ..TextToImage::default()
+    };
+    let (kind, parameters) = (asked.kind().to_owned(), asked.encode());
+    let pictures =
+        Pictures([(cat, Bytes::from_static(&[7])), (mask, Bytes::from_static(&[8]))].into());
+    let wanted = DrawRequest { kind, parameters, pictures, ..request("", 1, 1) };
+    let draw = async |wanted: DrawRequest| {
+        let (events, _told) = mpsc::channel(64);
+        link.engine.draw(wanted, events, CancellationToken::new()).await
+    };
+    let drawn = draw(wanted.clone()).await.unwrap().remove(0).data;
+    assert_eq!(drawn, "a dog 64x64 1 seed 0 not a cat by 2.5 from [7] Some([8]) by 0.6");
+    let bare = DrawRequest { pictures: Pictures::default(), ..wanted };
+    match draw(bare).await {
+        Err(EngineError::Failed(text)) => assert!(text.contains("is not there"), "{text}"),
+        other => panic!("expected a failed attempt, got {other:?}"),
+    }
     link.end().await;
 }
 

@@ -34,6 +34,7 @@ pub fn info() -> EngineInfo {
         default_width: 64,
         default_height: 64,
         default_steps: 4,
+        guided: false,
         files: Arc::new(ModelFiles {
             directory: "/models/none".into(),
             files: vec![ModelFile {

@@ -54,6 +54,7 @@ fn instant() -> Arc<dyn Engine> {
         default_width: 16,
         default_height: 16,
         default_steps: 1,
+        guided: false,
         files: Arc::default(),
     };
     Arc::new(Instant(watch::Sender::new(EngineState::Ready(info))))

@@ -59,9 +59,25 @@ def webui(host, port):
     assert api.get_loras() == [] and api.get_hypernetworks() == []
     error = refused(lambda: api.txt2img(prompt="a cat", width=1000), RuntimeError)
     assert error.args[0] == 422 and "992 or 1008" in error.args[1], error
-    error = refused(lambda: api.img2img(images=told.images, prompt="a dog"), RuntimeError)
-    assert error.args[0] == 501, error
+    redrawn(api)
     interrupted(api)
+
+
+def gradient(width, height):
+    image = Image.new("RGB", (width, height))
+    image.putdata([(3 * x % 256, 5 * y % 256, 90) for y in range(height) for x in range(width)])
+    return image
+
+
+def redrawn(api):
+    """A picture to begin from arrives as it was sent, scaled to the size that is drawn."""
+    source = gradient(64, 64)
+    mask = Image.new("L", (64, 64), 255)
+    told = api.img2img(images=[source], prompt="a dog", seed=3, width=64, height=64, mask_image=mask)
+    assert told.image.convert("RGB").tobytes() == source.tobytes()
+    assert "Denoising strength: 0.75" in told.image.info["parameters"], told.image.info
+    told = api.img2img(images=[source], prompt="a dog", width=128, height=64, denoising_strength=0.4)
+    assert told.image.size == (128, 64) and told.info["denoising_strength"] == 0.4, told.info
 
 
 def interrupted(api):
@@ -101,6 +117,37 @@ def images(base):
         picture(base64.b64decode(event.b64_json))
         kinds.append(event.type.removeprefix("image_generation."))
     assert kinds == ["partial_image", "partial_image", "completed"], kinds
+
+
+def file_of(image, name):
+    data = io.BytesIO()
+    image.save(data, format="PNG")
+    data.seek(0)
+    data.name = name
+    return data
+
+
+def edited(base):
+    client = openai.OpenAI(base_url=f"{base}/v1", api_key="none")
+    source = gradient(64, 64)
+    told = client.images.edit(image=file_of(source, "cat.png"), prompt="a dog", extra_body={"seed": 7})
+    assert picture(base64.b64decode(told.data[0].b64_json)).convert("RGB").tobytes() == source.tobytes()
+    hole = source.convert("RGBA")
+    hole.putpixel((5, 5), (0, 0, 0, 0))
+    told = client.images.edit(
+        image=[file_of(source, "cat.png")], mask=file_of(hole, "mask.png"), prompt="a dog", size="128x64"
+    )
+    assert picture(base64.b64decode(told.data[0].b64_json)).size == (128, 64)
+    kinds = []
+    for event in client.images.edit(
+        image=file_of(source, "cat.png"), prompt="a slow dog", stream=True, partial_images=1
+    ):
+        kinds.append(event.type)
+    assert kinds == ["image_edit.partial_image", "image_edit.completed"], kinds
+    error = refused(
+        lambda: client.images.edit(image=io.BytesIO(b"no picture"), prompt="a dog"), openai.BadRequestError
+    )
+    assert "expected a PNG, JPEG or WebP" in error.message, error
 
 
 def cut_first(port):
@@ -198,10 +245,23 @@ def left(base):
         time.sleep(0.2)
 
 
+def risen(base):
+    """A new cluster takes pictures to begin from once every member said that it knows them."""
+    until = time.monotonic() + 30
+    while True:
+        with urllib.request.urlopen(f"{base}/api/v1/cluster") as answer:
+            if json.load(answer)["takes"]["image"]:
+                return
+        assert time.monotonic() < until, "the feature level does not rise"
+        time.sleep(0.1)
+
+
 def main(host, port):
     base = f"http://{host}:{port}"
+    risen(base)
     webui(host, port)
     images(base)
+    edited(base)
     repeated(base, port)
     infer(host, port)
     curl(base)

@@ -39,8 +39,11 @@ impl Engine for Painter {
             let side = |side: u32| if side == 0 { 64 } else { side };
             let mut pictures = Vec::new();
             for image in 0..asked.images.max(1) {
-                let data =
-                    png(side(asked.width), side(asked.height), asked.seed as u8 + image as u8);
+                // What begins from a picture is that picture, so that the client can see that it came.
+                let begun = asked.source.as_ref().map(|source| &request.pictures.0[&source.image]);
+                let (width, height) = (side(asked.width), side(asked.height));
+                let plain = || png(width, height, asked.seed as u8 + image as u8);
+                let data = begun.map_or_else(plain, |begun| begun.to_vec());
                 for step in 1..=STEPS {
                     tokio::select! {
                         () = stop.cancelled() => return Err(EngineError::Stopped),
@@ -81,6 +84,7 @@ pub(crate) fn painter() -> Arc<dyn Engine> {
         default_width: 64,
         default_height: 64,
         default_steps: STEPS,
+        guided: false,
         files: Arc::default(),
     };
     Arc::new(Painter(watch::Sender::new(EngineState::Ready(info))))

@@ -6,7 +6,8 @@ use tonic::metadata::MetadataValue;
 
 fn cat() -> wire::TextToImage {
     let prompt = "a cat on a blue background".to_owned();
-    wire::TextToImage { prompt, width: 128, height: 128, steps: 8, seed: 7, images: 1 }
+    let size = wire::TextToImage { width: 128, height: 128, ..Default::default() };
+    wire::TextToImage { prompt, steps: 8, seed: 7, images: 1, ..size }
 }
 
 fn request(parameters: wire::TextToImage) -> wire::SubmitRequest {
@@ -260,7 +261,8 @@ proptest! {
         prompt in ".{0,60}", width in 0_u32..3_000, height in 0_u32..3_000, steps in 0_u32..120,
         seed: u64, images in 0_u32..30, priority in 0_u32..15, tenant in ".{0,140}",
     ) {
-        let asked = wire::TextToImage { prompt, width, height, steps, seed, images };
+        let plain = wire::TextToImage::default();
+        let asked = wire::TextToImage { prompt, width, height, steps, seed, images, ..plain };
         let request = wire::SubmitRequest { tenant, priority, ..request(asked) };
         if let Ok(submit) = submitted(request) {
             let asked = TextToImage::decode(&submit.kind, &submit.parameters).expect("ours");

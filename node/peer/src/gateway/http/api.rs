@@ -1,16 +1,19 @@
 //! `/api/v1`: our own dialect. Jobs, their events and pictures, the cluster, the queue.
 
 use super::artifact::{self, Entity};
-use super::call::{Call, digits};
+use super::call::{Call, PICTURE_BODY_BYTES_MAX, digits};
 use super::error::{Fault, Problem};
 use super::fields::Fields;
+use super::format::Format;
 use super::infotext;
 use super::job::{self, phase_of};
 use super::order::Order;
 use super::query::Query;
+use super::source::Given;
 use super::sse::JOBS_MAX;
 use super::{Front, ok, reply};
 use crate::gateway::STALE_KEY;
+use crate::parameters::PICTURES_LEVEL;
 use atelier_proto::client::v1 as wire;
 use atelier_proto::client::v1::atelier_server::Atelier;
 use axum::Router;
@@ -32,6 +35,7 @@ pub(super) fn router() -> Router<Front> {
         .route("/api/v1/jobs/{id}/events", get(events))
         .route("/api/v1/jobs/{id}/images/{index}", get(image))
         .route("/api/v1/events", get(all_events))
+        .route("/api/v1/artifacts", post(put))
         .route("/api/v1/artifacts/{digest}", get(bytes))
         .route("/api/v1/cluster", get(cluster))
         .route("/api/v1/queue", get(queue))
@@ -44,10 +48,13 @@ pub(super) async fn wrong_method(request: Request) -> Response {
 }
 
 async fn submit(State(front): State<Front>, request: Request) -> Answer {
-    let (call, mut fields, body) = Call::fields(&front, request).await?;
-    let order = order(&mut fields, call.key(&body)?);
+    let (mut call, mut fields, body) = Call::fields_with_pictures(&front, request).await?;
+    let given = Given::read(&mut fields);
+    let mut order = order(&mut fields, call.key(&body)?);
     let waits = fields.flag("wait").unwrap_or(false);
     fields.end()?;
+    drop(body);
+    order.source = front.source(&mut call, given).await?;
     let accepted = front.submit(&call, order).await?;
     let id = accepted.job_id.clone();
     let (status, told) = if waits {
@@ -97,7 +104,20 @@ fn order(fields: &mut Fields, key: Option<String>) -> Order {
         priority: fields.number("priority"),
         deadline_s: fields.small("deadline_s").unwrap_or(0),
         max_runtime_s: fields.small("max_runtime_s").unwrap_or(0),
+        guidance: guidance(fields),
+        source: None,
     }
+}
+
+fn guidance(fields: &mut Fields) -> Option<wire::Guidance> {
+    let scale = fields.float("guidance").filter(|scale| *scale != 0.0);
+    let negative_prompt = fields.text("negative_prompt").unwrap_or_default();
+    if scale.is_none() && !negative_prompt.is_empty() {
+        let message = "negative_prompt: expected guidance beside it, got none; give guidance, such \
+                       as 4, or leave both out";
+        fields.fault("negative_prompt", message.to_owned(), "value_error");
+    }
+    scale.map(|scale| wire::Guidance { scale: scale as f32, negative_prompt })
 }
 
 /// Says in headers which job it was, and what became of it.
@@ -207,14 +227,63 @@ async fn all_events(State(front): State<Front>, request: Request) -> Answer {
     front.events(call, &jobs, query.says("previews")).await
 }
 
+/// Takes a picture to begin from.
+async fn put(State(front): State<Front>, request: Request) -> Answer {
+    let (_call, body) = Call::read(&front, request, PICTURE_BODY_BYTES_MAX).await?;
+    let kept = front.gateway.put_picture(body).await?;
+    let bytes = front.picture(&kept.digest).await?;
+    let (width, height) = infotext::size_of(&bytes).unwrap_or_default();
+    let location = format!("/api/v1/artifacts/{}", kept.digest);
+    let body = json!({
+        "digest": kept.digest,
+        "bytes": kept.bytes,
+        "media_type": kept.media_type,
+        "width": width,
+        "height": height,
+    });
+    let mut response = reply(StatusCode::CREATED, &body);
+    let location = HeaderValue::try_from(location).ok();
+    response.headers_mut().extend(location.map(|location| (header::LOCATION, location)));
+    Ok(response)
+}
+
 async fn bytes(
     State(front): State<Front>,
     Path(digest): Path<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Answer {
+    let format = format(&Query::of(&uri)?)?;
     let bytes = front.picture(&digest).await?;
-    let media_type = front.media_type(&digest);
-    Ok(artifact::serve(Entity { bytes, media_type, tag: digest }, &headers))
+    let Some(format) = format.filter(|format| *format != Format::Png) else {
+        let media_type = front.media_type(&digest, &bytes);
+        return Ok(artifact::serve(Entity { bytes, media_type, tag: digest }, &headers));
+    };
+    let tag = match format {
+        Format::Jpeg(quality) => format!("{digest}-jpeg-{quality}"),
+        other => format!("{digest}-{}", other.name()),
+    };
+    let bytes = format.of(&front, bytes).await?;
+    let media_type = format.media_type().to_owned();
+    Ok(artifact::serve(Entity { bytes, media_type, tag }, &headers))
+}
+
+/// The format that a query asks for.
+fn format(query: &Query) -> Result<Option<Format>, Problem> {
+    let Some(name) = query.get("format") else { return Ok(None) };
+    let quality = query.get("quality").map(|text| {
+        text.parse().ok().filter(|quality| (1..=100).contains(quality)).ok_or_else(|| {
+            let message = format!("quality: expected 1 to 100, got {text:?}");
+            let fault = Fault { field: "quality".to_owned(), message, kind: "value_error" };
+            Problem::invalid(vec![fault])
+        })
+    });
+    let format = Format::named(name, quality.transpose()?);
+    format.map(Some).ok_or_else(|| {
+        let message = format!("format: expected png, jpeg or webp, got {name:?}");
+        let fault = Fault { field: "format".to_owned(), message, kind: "value_error" };
+        Problem::invalid(vec![fault])
+    })
 }
 
 /// A picture of a job by its number, with the text that says how to draw it again.
@@ -245,7 +314,13 @@ async fn image(
 
 async fn cluster(State(front): State<Front>) -> Answer {
     let status = front.gateway.status(tonic::Request::new(wire::StatusRequest {})).await?;
-    Ok(ok(&job::cluster(status.get_ref())).into_response())
+    let status = status.get_ref();
+    let mut told = job::cluster(status);
+    told["takes"] = json!({
+        "image": status.features >= PICTURES_LEVEL,
+        "guidance": front.engine().is_some_and(|info| info.guided),
+    });
+    Ok(ok(&told).into_response())
 }
 
 async fn queue(State(front): State<Front>, uri: Uri) -> Answer {
@@ -254,12 +329,16 @@ async fn queue(State(front): State<Front>, uri: Uri) -> Answer {
 }
 
 impl Front {
-    /// What the job that has it calls an artifact.
-    fn media_type(&self, digest: &str) -> String {
+    /// What the job that has it calls an artifact. One that no job has as its result is a picture to begin from.
+    fn media_type(&self, digest: &str, bytes: &[u8]) -> String {
         let view = self.gateway.view();
         let known = digest.parse().ok().and_then(|digest| {
             view.state.artifact_holders(&digest).map(|artifact| artifact.media_type.clone())
         });
-        known.unwrap_or_else(|| "application/octet-stream".to_owned())
+        let unnamed = match infotext::size_of(bytes) {
+            Some(_) => "image/png",
+            None => "application/octet-stream",
+        };
+        known.unwrap_or_else(|| unnamed.to_owned())
     }
 }

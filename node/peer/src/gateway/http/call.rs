@@ -3,10 +3,12 @@
 use super::error::{Fault, Problem};
 use super::fields::Fields;
 use super::{Front, Open};
-use axum::body::to_bytes;
+use crate::gateway::pictures::Turn;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, StatusCode};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -27,41 +29,39 @@ pub(super) struct Call {
     pub(super) caller: String,
     /// Keeps the call counted; a stream takes it along.
     pub(super) open: Option<Open>,
+    /// Held for a body that is longer than a description; to be given back with it.
+    pub(super) turn: Option<Turn>,
 }
 
 impl Call {
     /// Takes a request apart, the body unread.
-    pub(super) fn split(request: Request) -> (Call, axum::body::Body) {
+    pub(super) fn split(request: Request) -> (Call, Body) {
         let (parts, body) = request.into_parts();
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
         let open = parts.extensions.get::<Open>().cloned();
         let caller = caller(&parts.headers, address);
-        (Call { headers: parts.headers, caller, open }, body)
+        (Call { headers: parts.headers, caller, open, turn: None }, body)
     }
 
     /// Reads the body as well.
     ///
     /// # Errors
-    /// 413 for a body that is too long, 408 for one that does not come.
+    /// 413 for a body that is too long, 408 for one that does not come, 503 where too many long ones come at once.
     pub(super) async fn read(
         front: &Front,
         request: Request,
         bytes_max: usize,
     ) -> Result<(Call, Bytes), Problem> {
-        let (call, body) = Call::split(request);
+        let (mut call, body) = Call::split(request);
         let read = tokio::select! {
-            read = to_bytes(body, bytes_max) => read,
+            read = gather(front, body, bytes_max) => read,
             () = front.gateway.clock.sleep(BODY_MAX) => {
                 let text = format!("the body did not come within {} s", BODY_MAX.as_secs());
                 return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", text));
             }
         };
-        let body = read.map_err(|_| {
-            let text = format!(
-                "body: expected at most {bytes_max} bytes, got more, or it broke off; send less"
-            );
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", text)
-        })?;
+        let (body, turn) = read?;
+        call.turn = turn;
         Ok((call, body))
     }
 
@@ -74,6 +74,19 @@ impl Call {
         request: Request,
     ) -> Result<(Call, Fields, Bytes), Problem> {
         let (call, body) = Call::read(front, request, BODY_BYTES_MAX).await?;
+        let fields = Fields::read(&body)?;
+        Ok((call, fields, body))
+    }
+
+    /// Reads the body as the fields of a picture's description that may hold pictures.
+    ///
+    /// # Errors
+    /// As [`Call::fields`].
+    pub(super) async fn fields_with_pictures(
+        front: &Front,
+        request: Request,
+    ) -> Result<(Call, Fields, Bytes), Problem> {
+        let (call, body) = Call::read(front, request, PICTURE_BODY_BYTES_MAX).await?;
         let fields = Fields::read(&body)?;
         Ok((call, fields, body))
     }
@@ -134,6 +147,33 @@ impl Call {
     }
 }
 
+/// Reads a body; beyond the length of a description it waits for its turn, so that memory has a bound.
+async fn gather(
+    front: &Front,
+    body: Body,
+    bytes_max: usize,
+) -> Result<(Bytes, Option<Turn>), Problem> {
+    let too_large = || {
+        let text = format!(
+            "body: expected at most {bytes_max} bytes, got more, or it broke off; send less"
+        );
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", text)
+    };
+    let (mut frames, mut bytes, mut turn) = (body.into_data_stream(), BytesMut::new(), None);
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|_| too_large())?;
+        let length = bytes.len() + frame.len();
+        if length > bytes_max {
+            return Err(too_large());
+        }
+        if length > BODY_BYTES_MAX && turn.is_none() {
+            turn = Some(front.gateway.turn().await?);
+        }
+        bytes.extend_from_slice(&frame);
+    }
+    Ok((bytes.freeze(), turn))
+}
+
 fn caller(headers: &HeaderMap, address: Option<SocketAddr>) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     // Some clients send an empty one; that is nobody's key.
@@ -166,7 +206,7 @@ mod tests {
     }
 
     fn call(pairs: &[(&'static str, &'static str)]) -> Call {
-        Call { headers: headers(pairs), caller: String::new(), open: None }
+        Call { headers: headers(pairs), caller: String::new(), open: None, turn: None }
     }
 
     #[test]

@@ -37,7 +37,12 @@ impl Fields {
         }
     }
 
-    /// The body as it came.
+    /// Fields that came in another form.
+    pub(super) fn of(fields: Map<String, Value>) -> Fields {
+        Fields { fields, faults: Vec::new() }
+    }
+
+    /// The body as it came, but for what was taken out of it.
     pub(super) fn echo(&self) -> Value {
         Value::Object(self.fields.clone())
     }
@@ -52,6 +57,41 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// A text, taken out of the fields: it is long, and not to be held longer than needed.
+    pub(super) fn take_text(&mut self, name: &str) -> Option<String> {
+        match self.take(name)? {
+            Value::Null => None,
+            Value::String(text) => Some(text),
+            other => {
+                let got = kind_of(&other);
+                self.fault(name, format!("{name}: expected a text, got {got}"), "string_type");
+                None
+            }
+        }
+    }
+
+    /// A value, taken out of the fields; the field is then left open.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.fields.get_mut(name).map(Value::take)
+    }
+
+    pub(super) fn float(&mut self, name: &str) -> Option<f64> {
+        let value = self.fields.get(name)?;
+        let number = match value {
+            Value::Null => return None,
+            Value::String(text) if text.is_empty() => return None,
+            Value::String(text) => {
+                text.trim().parse().ok().filter(|number: &f64| number.is_finite())
+            }
+            other => other.as_f64(),
+        };
+        if number.is_none() {
+            let message = format!("{name}: expected a number, got {value}");
+            self.fault(name, message, "float_type");
+        }
+        number
     }
 
     /// A whole number that is not negative.
@@ -94,6 +134,14 @@ impl Fields {
                 self.fault(name, message, "bool_type");
                 None
             }
+        }
+    }
+
+    /// Yes or no as some clients write it: true, or a number other than 0.
+    pub(super) fn flag_or_number(&mut self, name: &str) -> bool {
+        match self.fields.get(name) {
+            Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+            _ => self.flag(name).unwrap_or(false),
         }
     }
 

@@ -3,6 +3,7 @@
 //! It is made of the job's parameters and the picture's own head alone, so every peer at any time
 //! puts the same bytes in: no node, no time, no version of a program.
 
+use super::job::strength_of;
 use atelier_proto::client::v1 as wire;
 use bytes::Bytes;
 use std::io::Cursor;
@@ -27,12 +28,23 @@ pub(super) fn infotext(asked: &wire::TextToImage, index: u32, png: &[u8]) -> Str
         pairs.push(("Steps", asked.steps.to_string()));
     }
     pairs.push(("Sampler", SAMPLER.to_owned()));
-    pairs.push(("CFG scale", "0".to_owned()));
+    pairs.push(("CFG scale", cfg_scale(asked).to_string()));
     pairs.push(("Seed", asked.seed.saturating_add(u64::from(index)).to_string()));
     pairs.push(("Size", format!("{width}x{height}")));
+    if let Some(source) = &asked.source {
+        pairs.push(("Denoising strength", strength_of(source).to_string()));
+    }
     pairs.push(("Model", MODEL.to_owned()));
     let pairs: Vec<String> = pairs.iter().map(|(k, v)| format!("{k}: {}", quoted(v))).collect();
-    format!("{}\n{}", asked.prompt, pairs.join(", "))
+    let negative = asked.guidance.as_ref().map(|guidance| guidance.negative_prompt.as_str());
+    let negative = negative.filter(|negative| !negative.is_empty());
+    let negative = negative.map_or_else(String::new, |text| format!("Negative prompt: {text}\n"));
+    format!("{}\n{negative}{}", asked.prompt, pairs.join(", "))
+}
+
+/// Guidance as the webui counts it, where 1 is none; 0 stands for a model that has none.
+pub(super) fn cfg_scale(asked: &wire::TextToImage) -> f32 {
+    asked.guidance.as_ref().map_or(0.0, |guidance| guidance.scale + 1.0)
 }
 
 /// A value that holds what separates pairs is written as JSON writes texts.

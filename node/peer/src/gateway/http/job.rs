@@ -1,5 +1,6 @@
 //! A job, the cluster, the queue and the settings as `/api/v1` shows them.
 
+use crate::parameters::STRENGTH_DEFAULT;
 use atelier_proto::client::v1 as wire;
 use serde_json::{Value, json};
 
@@ -52,7 +53,7 @@ pub(super) fn job(job: &wire::Job) -> Value {
             "failed_ms": attempt.failed_ms,
         })
     };
-    json!({
+    let mut told = json!({
         "id": job.job_id,
         "phase": phase_name(job.phase()),
         "prompt": asked.prompt,
@@ -77,7 +78,22 @@ pub(super) fn job(job: &wire::Job) -> Value {
         "error": job.error,
         "images": job.artifacts.iter().enumerate().map(image).collect::<Vec<_>>(),
         "failed_attempts": job.failed_attempts.iter().map(failed).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(guidance) = &asked.guidance {
+        told["guidance"] = json!(guidance.scale);
+        told["negative_prompt"] = json!(guidance.negative_prompt);
+    }
+    if let Some(source) = &asked.source {
+        told["image"] = json!(source.image);
+        told["strength"] = json!(strength_of(source));
+        told["mask"] = json!(Some(&source.mask).filter(|mask| !mask.is_empty()));
+    }
+    told
+}
+
+/// How much of a picture is drawn anew.
+pub(super) fn strength_of(source: &wire::Source) -> f64 {
+    if source.strength == 0.0 { STRENGTH_DEFAULT } else { source.strength }
 }
 
 pub(super) fn progress(progress: &wire::Progress) -> Value {

@@ -3,6 +3,7 @@
 //! ```text
 //!   api · sdapi · openai · kserve · page     translate, each one dialect
 //!        └──► order ──► Gateway              submits, holds the call, fetches pictures
+//!        └──► source ──► Gateway             keeps pictures to begin from
 //!        └──► sse  ──► Gateway::watch        tells what happens meanwhile
 //!   probes                                   answer from what this process knows
 //! ```
@@ -16,6 +17,7 @@ mod artifact;
 mod call;
 mod error;
 mod fields;
+mod format;
 mod infotext;
 mod job;
 mod kserve;
@@ -24,9 +26,11 @@ mod openapi;
 mod operate;
 mod order;
 mod page;
+mod parts;
 mod probes;
 mod query;
 mod sdapi;
+mod source;
 mod sse;
 
 pub(crate) use probes::Probes;

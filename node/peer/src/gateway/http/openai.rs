@@ -9,8 +9,11 @@ mod stream;
 use super::call::{Call, digits};
 use super::error::Problem;
 use super::fields::Fields;
+use super::format::Format;
 use super::infotext::{self, MODEL};
 use super::order::Order;
+use super::parts::Parts;
+use super::source::{self, Given, Picture};
 use super::{Front, api, ok, reply};
 use crate::gateway::DEADLINE_DEFAULT;
 use crate::gateway::grpc::beside;
@@ -34,10 +37,14 @@ const ENDED_MS: u64 = 120_000;
 const IMAGES_MAX: u32 = 10;
 /// Partial pictures of one call.
 const PARTIALS_MAX: u32 = 3;
+/// How the events of a call's stream are named.
+const GENERATION: &str = "image_generation";
+const EDIT: &str = "image_edit";
 
 pub(super) fn router() -> Router<Front> {
     Router::new()
         .route("/v1/images/generations", post(generations))
+        .route("/v1/images/edits", post(edits))
         .route("/v1/models", get(models))
         .route("/v1/models/{model}", get(model))
 }
@@ -47,18 +54,24 @@ struct Asked {
     order: Order,
     /// Addresses instead of bytes.
     urls: bool,
+    format: Format,
     is_async: bool,
     streams: bool,
     partials: u32,
+    /// The first word of its events.
+    events: &'static str,
 }
 
 /// What a call's pictures are sent as.
 #[derive(Clone)]
 struct Form {
     urls: bool,
+    format: Format,
     /// Where the client believes this peer to be.
     base: String,
     begun: std::time::Duration,
+    /// The first word of its events.
+    events: &'static str,
 }
 
 async fn generations(State(front): State<Front>, request: Request) -> Response {
@@ -71,10 +84,52 @@ async fn generations(State(front): State<Front>, request: Request) -> Response {
 async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
     let begun = front.gateway.clock.now();
     let (call, mut fields, body) = Call::fields(front, request).await?;
-    let asked = asked(&mut fields, &call)?;
+    let asked = asked(front, &mut fields, &call)?;
     fields.end()?;
-    let keys = format!("{KEY}{}:{}:", call.caller, digits(&body));
-    let unique = call.request_name(&body);
+    run(front, call, asked, &body, begun).await
+}
+
+async fn edits(State(front): State<Front>, request: Request) -> Response {
+    match edit(&front, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.openai(),
+    }
+}
+
+/// Draws a picture anew, all of it, or where its mask is transparent.
+async fn edit(front: &Front, request: Request) -> Result<Response, Problem> {
+    let begun = front.gateway.clock.now();
+    let (mut call, mut parts) = Parts::read(front, request).await?;
+    let (image, mask) = (parts.picture("image")?, parts.picture("mask")?);
+    let Parts { mut fields, name, .. } = parts;
+    let mut asked = asked(front, &mut fields, &call)?;
+    if image.is_none() {
+        let message = "image: expected a picture to begin from, got none; send it as a file";
+        fields.fault("image", message.to_owned(), "missing");
+    }
+    // The parts of a picture that are drawn anew are drawn whole: their mask says where.
+    let strength = fields.float("strength").unwrap_or(if mask.is_some() { 1.0 } else { 0.0 });
+    fields.end()?;
+    let mask = match mask {
+        Some(mask) => source::mask_of("mask", mask).await?,
+        None => None,
+    };
+    let given = Given { image: image.map(Picture::Sent), mask, strength };
+    asked.order.source = front.source(&mut call, given).await?;
+    asked.events = EDIT;
+    run(front, call, asked, name.as_bytes(), begun).await
+}
+
+/// Draws what a call asks for; `body` is what makes it this one.
+async fn run(
+    front: &Front,
+    call: Call,
+    asked: Asked,
+    body: &[u8],
+    begun: std::time::Duration,
+) -> Result<Response, Problem> {
+    let keys = format!("{KEY}{}:{}:", call.caller, digits(body));
+    let unique = call.request_name(body);
     let new_key = || {
         let unique = unique.clone().unwrap_or_else(|| front.gateway.new_job_id().to_string());
         asked.order.key.clone().unwrap_or_else(|| format!("{keys}{unique}"))
@@ -96,7 +151,8 @@ async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
     if asked.is_async {
         return Ok(accepted_only(&accepted));
     }
-    let form = Form { urls: asked.urls, base: call.base(), begun };
+    let Asked { urls, format, events, .. } = asked;
+    let form = Form { urls, format, base: call.base(), begun, events };
     if asked.streams {
         return stream::answer(front, call, &accepted, form, asked.partials).await;
     }
@@ -111,7 +167,7 @@ async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
     finished(front, &job, &form).await
 }
 
-fn asked(fields: &mut Fields, call: &Call) -> Result<Asked, Problem> {
+fn asked(front: &Front, fields: &mut Fields, call: &Call) -> Result<Asked, Problem> {
     let prompt = fields.text("prompt");
     if prompt.as_deref().is_none_or(|prompt| prompt.trim().is_empty()) {
         let message = "prompt: expected a text, got nothing; say what to draw".to_owned();
@@ -130,9 +186,11 @@ fn asked(fields: &mut Fields, call: &Call) -> Result<Asked, Problem> {
     }
     let (width, height) = size(fields);
     one_of(fields, "response_format", &["b64_json", "url"]);
-    one_of(fields, "output_format", &["png", "webp", "jpeg"]);
+    let format = Format::read(fields);
     one_of(fields, "background", &["auto", "opaque"]);
     let steps = fields.small("num_inference_steps").or_else(|| fields.small("steps"));
+    let scale = fields.float("guidance_scale").unwrap_or(0.0);
+    let negative_prompt = fields.text("negative_prompt").unwrap_or_default();
     let order = Order {
         prompt: prompt.unwrap_or_default(),
         width,
@@ -143,14 +201,17 @@ fn asked(fields: &mut Fields, call: &Call) -> Result<Asked, Problem> {
         key: call.idempotency_key()?,
         priority: fields.number("priority"),
         deadline_s: fields.small("deadline_s").unwrap_or(0),
+        guidance: front.guidance(scale, &negative_prompt),
         ..Order::default()
     };
     Ok(Asked {
         order,
         urls: fields.text("response_format").as_deref() == Some("url"),
+        format,
         is_async: fields.flag("async").unwrap_or(false),
         streams: fields.flag("stream").unwrap_or(false),
         partials,
+        events: GENERATION,
     })
 }
 
@@ -213,17 +274,23 @@ async fn finished(front: &Front, job: &wire::Job, form: &Form) -> Result<Respons
     let mut size = None;
     for artifact in &job.artifacts {
         if form.urls {
-            data.push(
-                json!({ "url": format!("{}/api/v1/artifacts/{}", form.base, artifact.digest) }),
-            );
+            let query = match form.format {
+                Format::Png => String::new(),
+                Format::Jpeg(quality) => format!("?format=jpeg&quality={quality}"),
+                Format::Webp => "?format=webp".to_owned(),
+            };
+            let url = format!("{}/api/v1/artifacts/{}{query}", form.base, artifact.digest);
+            data.push(json!({ "url": url }));
         } else {
             let png = front.picture(&artifact.digest).await?;
             size = size.or_else(|| size_of(&png));
-            data.push(json!({ "b64_json": STANDARD.encode(&png) }));
+            let sent = form.format.of(front, png).await?;
+            data.push(json!({ "b64_json": STANDARD.encode(&sent) }));
         }
     }
     let created = job.submitted_ms / 1_000;
-    let body = json!({ "created": created, "data": data, "output_format": "png", "size": size });
+    let format = form.format.name();
+    let body = json!({ "created": created, "data": data, "output_format": format, "size": size });
     let mut response = ok(&body);
     tell(front, job, form, &mut response);
     Ok(response)

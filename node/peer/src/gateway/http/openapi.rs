@@ -51,7 +51,22 @@ pub(super) const ROUTES: &[Route] = &[
         "Bytes",
     ),
     ("get", "/api/v1/events", "jobs", "Follows several jobs: jobs=ID,ID", "", "Events"),
-    ("get", "/api/v1/artifacts/{digest}", "jobs", "The bytes of a digest; ranges", "", "Bytes"),
+    (
+        "post",
+        "/api/v1/artifacts",
+        "jobs",
+        "Takes a picture to begin from: PNG, JPEG or WebP as it is",
+        "Bytes",
+        "Kept",
+    ),
+    (
+        "get",
+        "/api/v1/artifacts/{digest}",
+        "jobs",
+        "The bytes of a digest; ranges; as jpeg or webp by format, quality",
+        "",
+        "Bytes",
+    ),
     ("get", "/api/v1/cluster", "cluster", "Members and where this peer stands", "", "Object"),
     ("get", "/api/v1/queue", "cluster", "How full the queue is, and who fills it", "", "Object"),
     (
@@ -111,8 +126,8 @@ pub(super) const ROUTES: &[Route] = &[
         "post",
         "/sdapi/v1/img2img",
         "sdapi",
-        "Refused: jobs carry no source picture",
-        "Object",
+        "Draws a picture anew, as stable-diffusion-webui does",
+        "Img2Img",
         "Object",
     ),
     ("get", "/sdapi/v1/progress", "sdapi", "The caller's own job: task_id", "", "Object"),
@@ -128,6 +143,14 @@ pub(super) const ROUTES: &[Route] = &[
     ("post", "/internal/progress", "sdapi", "The progress of a named task", "Object", "Object"),
     ("get", "/internal/pendingTasks", "sdapi", "The caller's own jobs", "", "Object"),
     ("post", "/v1/images/generations", "openai", "Draws, as OpenAI does", "Generation", "Object"),
+    (
+        "post",
+        "/v1/images/edits",
+        "openai",
+        "Draws a picture anew, as OpenAI does",
+        "Edit",
+        "Object",
+    ),
     ("get", "/v1/models", "openai", "The model", "", "Object"),
     ("get", "/v1/models/{model}", "openai", "The model", "", "Object"),
     ("get", "/v2", "kserve", "The server", "", "Object"),
@@ -185,7 +208,8 @@ fn operation((method, path, tag, summary, body, answer): &Route) -> Value {
         })
     };
     let mut parameters: Vec<Value> = names.map(parameter).collect();
-    let submits = *method == "post" && *tag != "cluster" && *path != "/sdapi/v1/txt2img";
+    let is_sdapi = path.starts_with("/sdapi/v1/");
+    let submits = *method == "post" && *tag != "cluster" && !is_sdapi && *body != "Bytes";
     if submits && !body.is_empty() {
         let schema = json!({ "type": "string", "maxLength": 128 });
         parameters.push(json!({ "name": "Idempotency-Key", "in": "header", "schema": schema }));
@@ -209,8 +233,13 @@ fn operation((method, path, tag, summary, body, answer): &Route) -> Value {
             "default": { "description": "Refused, in the dialect's own shape" },
         },
     });
+    let kind = match *body {
+        "Bytes" => "image/png",
+        "Edit" => "multipart/form-data",
+        _ => "application/json",
+    };
     if !body.is_empty() {
-        operation["requestBody"] = json!({ "content": content("application/json", body) });
+        operation["requestBody"] = json!({ "content": content(kind, body) });
     }
     operation
 }
@@ -240,6 +269,11 @@ fn schemas() -> Value {
         ("deadline_s", "integer"),
         ("max_runtime_s", "integer"),
         ("wait", "boolean"),
+        ("image", "string"),
+        ("mask", "string"),
+        ("strength", "number"),
+        ("guidance", "number"),
+        ("negative_prompt", "string"),
     ]);
     let webui = more(&[
         ("batch_size", "integer"),
@@ -247,19 +281,41 @@ fn schemas() -> Value {
         ("sampler_name", "string"),
         ("send_images", "boolean"),
         ("force_task_id", "string"),
+        ("cfg_scale", "number"),
+        ("negative_prompt", "string"),
     ]);
+    let begun = [
+        ("init_images", "array"),
+        ("mask", "string"),
+        ("inpainting_mask_invert", "integer"),
+        ("denoising_strength", "number"),
+    ];
+    let webui_begun = [&webui[..], &begun].concat();
     let openai = [
         ("prompt", "string"),
         ("model", "string"),
         ("n", "integer"),
         ("size", "string"),
         ("response_format", "string"),
+        ("output_format", "string"),
+        ("output_compression", "integer"),
         ("stream", "boolean"),
         ("partial_images", "integer"),
         ("seed", "integer"),
         ("num_inference_steps", "integer"),
         ("priority", "integer"),
         ("async", "boolean"),
+        ("guidance_scale", "number"),
+        ("negative_prompt", "string"),
+    ];
+    let edit =
+        [&openai[..], &[("image", "string"), ("mask", "string"), ("strength", "number")]].concat();
+    let kept = [
+        ("digest", "string"),
+        ("bytes", "integer"),
+        ("media_type", "string"),
+        ("width", "integer"),
+        ("height", "integer"),
     ];
     let job = more(&[
         ("id", "string"),
@@ -271,11 +327,19 @@ fn schemas() -> Value {
         ("log_index", "integer"),
         ("error", "string"),
         ("images", "array"),
+        ("image", "string"),
+        ("mask", "string"),
+        ("strength", "number"),
+        ("guidance", "number"),
+        ("negative_prompt", "string"),
     ]);
     json!({
         "Order": fields(&["prompt"], &order),
         "Txt2Img": fields(&[], &webui),
+        "Img2Img": fields(&["init_images"], &webui_begun),
         "Generation": fields(&["prompt"], &openai),
+        "Edit": fields(&["prompt", "image"], &edit),
+        "Kept": fields(&["digest"], &kept),
         "Job": fields(&["id", "phase"], &job),
         "Jobs": fields(&["jobs", "total"], &[("jobs", "array"), ("total", "integer"), ("next", "string")]),
         "Accepted": fields(&["id"], &[("id", "string"), ("log_index", "integer")]),

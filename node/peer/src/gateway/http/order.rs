@@ -52,6 +52,8 @@ pub(super) struct Order {
     pub(super) priority: Option<u64>,
     pub(super) deadline_s: u32,
     pub(super) max_runtime_s: u32,
+    pub(super) guidance: Option<wire::Guidance>,
+    pub(super) source: Option<wire::Source>,
 }
 
 /// How many calls wait for a job at this peer.
@@ -98,8 +100,9 @@ impl Front {
     ) -> Result<wire::SubmitReply, Problem> {
         let images = order.images.max(1);
         let seed = order.seed.unwrap_or_else(|| self.seed(&order));
-        let Order { prompt, width, height, steps, .. } = order;
-        let picture = wire::TextToImage { prompt, width, height, steps, seed, images };
+        let Order { prompt, width, height, steps, guidance, source, .. } = order;
+        let picture =
+            wire::TextToImage { prompt, width, height, steps, seed, images, guidance, source };
         // 255 is above every priority, so that it is refused with the range.
         let priority = order.priority.map_or(0, |asked| asked.min(255) as u32 + 1);
         let request = wire::SubmitRequest {
@@ -238,6 +241,13 @@ impl Front {
         let own = || self.engine().map(|info| info.model);
         let any = || view.state.nodes().map(|(_, node)| node.model.clone()).find(|m| !m.is_empty());
         drew.filter(|model| !model.is_empty()).or_else(own).or_else(any).unwrap_or_default()
+    }
+
+    /// Guidance, where the model takes it: one that was distilled does better without.
+    pub(super) fn guidance(&self, scale: f64, negative_prompt: &str) -> Option<wire::Guidance> {
+        let is_guided = self.engine().is_some_and(|info| info.guided);
+        let negative_prompt = negative_prompt.to_owned();
+        (is_guided && scale > 0.0).then(|| wire::Guidance { scale: scale as f32, negative_prompt })
     }
 
     /// What this peer's engine says of itself, where it can draw.

@@ -2,8 +2,8 @@
 //!
 //! Their calls carry no job id, so a caller's jobs are found by their idempotency key, which begins
 //! with the caller: progress, interrupt and skip concern the caller's own jobs, at any peer, and
-//! never those of others. The model has one sampler and no guidance: `steps` is honoured, what the
-//! model cannot do is left out and said in `extra_generation_params`.
+//! never those of others. The model has one sampler, and Turbo no guidance: `steps` is honoured, what
+//! the model cannot do is left out and said in `extra_generation_params`.
 
 mod facts;
 mod progress;
@@ -12,11 +12,13 @@ use super::call::{Call, PICTURE_BODY_BYTES_MAX, digits};
 use super::error::Problem;
 use super::fields::Fields;
 use super::infotext::{self, MODEL, SAMPLER};
-use super::job::picture_of;
+use super::job::{picture_of, strength_of};
 use super::order::Order;
+use super::source::{self, Given, Picture};
 use super::{Front, api, ok};
 use crate::gateway::convert::{STEPS_ASKED_MAX, TENANT_DEFAULT};
-use crate::parameters::IMAGES_MAX;
+use crate::gateway::pictures;
+use crate::parameters::{IMAGES_MAX, STRENGTH_MIN};
 use atelier_proto::client::v1 as wire;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -30,11 +32,13 @@ use serde_json::{Map, Value, json};
 
 /// What the idempotency keys of these calls begin with.
 const KEY: &str = "sdapi:";
+/// How much of a picture is drawn anew where the client does not say; the webui's own default.
+const DENOISING_DEFAULT: f64 = 0.75;
 
 pub(super) fn router() -> Router<Front> {
     Router::new()
         .route("/sdapi/v1/txt2img", post(txt2img))
-        .route("/sdapi/v1/img2img", post(unsupported))
+        .route("/sdapi/v1/img2img", post(img2img))
         .route("/sdapi/v1/extra-single-image", post(unsupported))
         .route("/sdapi/v1/extra-batch-images", post(unsupported))
         .route("/sdapi/v1/interrogate", post(unsupported))
@@ -88,13 +92,86 @@ async fn draw(front: &Front, request: Request) -> Result<Response, Problem> {
     let mut asked = asked(front, &mut fields);
     asked.order.key = Some(key(front, &call, &mut fields, &body));
     fields.end()?;
-    let accepted = front.submit_held(&call, asked.order.clone()).await?;
+    finish(front, &call, &asked, echo).await
+}
+
+async fn finish(
+    front: &Front,
+    call: &Call,
+    asked: &Asked,
+    echo: Value,
+) -> Result<Response, Problem> {
+    let accepted = front.submit_held(call, asked.order.clone()).await?;
     let job = front.wait(&accepted, true).await?;
     let pictures = front.pictures(&job).await?;
-    let body = answer(front, &job, &asked, &pictures, echo);
+    let body = answer(front, &job, asked, &pictures, echo);
     let mut response = ok(&body);
     api::tell_job(front, &job, &mut response);
     Ok(response)
+}
+
+async fn img2img(State(front): State<Front>, request: Request) -> Response {
+    match redraw(&front, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.sdapi(),
+    }
+}
+
+async fn redraw(front: &Front, request: Request) -> Result<Response, Problem> {
+    let (mut call, mut fields, body) = Call::fields_with_pictures(front, request).await?;
+    let key = key(front, &call, &mut fields, &body);
+    drop(body);
+    let (given, notes) = given(&mut fields).await?;
+    // Without the pictures, as the webui leaves them out.
+    let echo = fields.echo();
+    let has_size = ["width", "height"].map(|side| fields.value(side).is_some());
+    let mut asked = asked(front, &mut fields);
+    asked.notes.extend(notes);
+    fields.end()?;
+    // What is left open is the picture's own, not the model's.
+    let [has_width, has_height] = has_size;
+    asked.order.width = if has_width { asked.order.width } else { 0 };
+    asked.order.height = if has_height { asked.order.height } else { 0 };
+    asked.order.key = Some(key);
+    asked.order.source = front.source(&mut call, given).await?;
+    finish(front, &call, &asked, echo).await
+}
+
+/// The picture to begin from, its mask, and what of the call the model cannot do.
+async fn given(fields: &mut Fields) -> Result<(Given, Map<String, Value>), Problem> {
+    let mut notes = Map::new();
+    let sent = match fields.take("init_images") {
+        Some(Value::Array(images)) => images,
+        _ => Vec::new(),
+    };
+    if sent.len() > 1 {
+        notes.insert("init_images".to_owned(), json!(format!("the first of {} used", sent.len())));
+    }
+    let Some(first) = sent.into_iter().next() else {
+        return Err(Problem::not_found("Init image not found"));
+    };
+    let image = first.as_str().and_then(source::in_base64);
+    if image.is_none() {
+        let message = "init_images: expected pictures in base64, got something else".to_owned();
+        fields.fault("init_images", message, "value_error");
+    }
+    let mut mask = source::picture(fields, "mask");
+    if fields.flag_or_number("inpainting_mask_invert")
+        && let Some(Picture::Sent(sent)) = mask
+    {
+        let inverted = source::changed("mask", sent, pictures::inverted).await?;
+        mask = Some(Picture::Sent(inverted));
+    }
+    if fields.small("resize_mode").unwrap_or(0) != 0 {
+        notes.insert("resize_mode".to_owned(), json!("0 used: the picture is scaled to the size"));
+    }
+    if mask.is_some() && fields.flag_or_number("inpaint_full_res") {
+        notes.insert("inpaint_full_res".to_owned(), json!("not used: the whole picture is drawn"));
+    }
+    let strength = fields.float("denoising_strength").unwrap_or(DENOISING_DEFAULT);
+    // The webui takes 0, and draws as good as nothing anew.
+    let strength = if strength == 0.0 { STRENGTH_MIN } else { strength };
+    Ok((Given { image, mask, strength }, notes))
 }
 
 fn asked(front: &Front, fields: &mut Fields) -> Asked {
@@ -127,11 +204,13 @@ fn asked(front: &Front, fields: &mut Fields) -> Asked {
         fields.fault("batch_size", message, "value_error");
     }
     let negative_prompt = fields.text("negative_prompt").unwrap_or_default();
-    if !negative_prompt.is_empty() {
+    let scale = fields.value("cfg_scale").and_then(Value::as_f64).unwrap_or(0.0);
+    // The webui's number counts the prompt's own prediction.
+    let guidance = front.guidance(scale - 1.0, &negative_prompt);
+    if guidance.is_none() && !negative_prompt.is_empty() {
         note("negative_prompt", "not used: this model is distilled without guidance".to_owned());
     }
-    let scale = fields.value("cfg_scale").and_then(Value::as_f64).unwrap_or(0.0);
-    if scale > 1.0 {
+    if guidance.is_none() && scale > 1.0 {
         note("cfg_scale", format!("{scale} asked for, not used: the model has no guidance"));
     }
     let sampler = fields.text("sampler_name").or_else(|| fields.text("sampler_index"));
@@ -146,6 +225,7 @@ fn asked(front: &Front, fields: &mut Fields) -> Asked {
         steps,
         seed: fields.seed("seed"),
         images,
+        guidance,
         ..Order::default()
     };
     let sends_images = fields.flag("send_images").unwrap_or(true);
@@ -191,7 +271,7 @@ fn info(
         "width": width,
         "height": height,
         "sampler_name": SAMPLER,
-        "cfg_scale": 0,
+        "cfg_scale": infotext::cfg_scale(&drawn),
         "steps": drawn.steps,
         "batch_size": asked.batch_size,
         "restore_faces": false,
@@ -202,7 +282,7 @@ fn info(
         "sd_vae_hash": null,
         "seed_resize_from_w": 0,
         "seed_resize_from_h": 0,
-        "denoising_strength": null,
+        "denoising_strength": drawn.source.as_ref().map(strength_of),
         "extra_generation_params": asked.notes,
         "index_of_first_image": 0,
         "infotexts": texts,
@@ -228,7 +308,8 @@ async fn unsupported(State(front): State<Front>, request: Request) -> Response {
         Err(problem) => problem,
         Ok(_) => {
             let text = format!(
-                "{path} needs a source picture, and jobs of this cluster carry none; use /sdapi/v1/txt2img"
+                "{path}: this model draws pictures, it neither enlarges nor describes them; use /sdapi/v1/txt2img or \
+                 /sdapi/v1/img2img"
             );
             Problem::new(StatusCode::NOT_IMPLEMENTED, "NotImplementedError", text)
         }

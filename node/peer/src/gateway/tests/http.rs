@@ -4,6 +4,7 @@ mod api;
 mod kserve;
 mod openai;
 mod operate;
+mod pictures;
 mod sdapi;
 
 use super::*;
@@ -147,6 +148,13 @@ impl Door {
             told = self.send(call) => told,
             () = self.draw() => panic!("the worker never ends"),
         }
+    }
+
+    /// A cluster of today's peers alone.
+    fn risen(self) -> Door {
+        let level = atelier_state::limits::FEATURES;
+        self.log.apply(&[Command::RaiseFeatures(RaiseFeatures { level })]);
+        self
     }
 
     fn jobs(&self) -> usize {

@@ -7,6 +7,7 @@ use super::{Form, size_of};
 use crate::gateway::http::Front;
 use crate::gateway::http::call::Call;
 use crate::gateway::http::error::Problem;
+use crate::gateway::http::format::Format;
 use crate::gateway::http::job::is_terminal;
 use crate::gateway::http::order::{Holder, succeeded};
 use crate::gateway::http::sse;
@@ -22,9 +23,9 @@ use futures_util::stream::{self, BoxStream};
 use serde_json::{Value, json};
 use tonic::{Request, Status};
 
-/// The name of an event of this stream.
-const COMPLETED: &str = "image_generation.completed";
-const PARTIAL: &str = "image_generation.partial_image";
+/// The second word of an event of this stream; the first one says what the call was.
+const COMPLETED: &str = "completed";
+const PARTIAL: &str = "partial_image";
 
 struct Streaming {
     front: Front,
@@ -105,21 +106,28 @@ impl Streaming {
     }
 
     fn partial(&mut self, job: &wire::Job, png: &Bytes) -> String {
-        let mut data = common(PARTIAL, job, png);
+        let name = self.name(PARTIAL);
+        let mut data = common(&name, job, size_of(png), png, Format::Png);
         data["partial_image_index"] = json!(self.told);
         self.told += 1;
-        sse::event(PARTIAL, &data)
+        sse::event(&name, &data)
     }
 
     async fn completed(&mut self, job: wire::Job) -> Result<String, Problem> {
         let job = succeeded(job)?;
         let mut text = String::new();
         for png in self.front.pictures(&job).await? {
-            text += &sse::event(COMPLETED, &common(COMPLETED, &job, &png));
+            let (name, size, format) = (self.name(COMPLETED), size_of(&png), self.form.format);
+            let sent = format.of(&self.front, png).await?;
+            text += &sse::event(&name, &common(&name, &job, size, &sent, format));
         }
         let elapsed = self.front.gateway.clock.now().saturating_sub(self.form.begun);
         tracing::debug!(job = job.job_id, elapsed_ms = elapsed.as_millis(), "pictures streamed");
         Ok(text)
+    }
+
+    fn name(&self, event: &str) -> String {
+        format!("{}.{event}", self.form.events)
     }
 
     fn fail(&mut self, problem: &Problem) -> String {
@@ -133,14 +141,20 @@ impl Streaming {
     }
 }
 
-fn common(kind: &str, job: &wire::Job, png: &Bytes) -> Value {
+fn common(
+    kind: &str,
+    job: &wire::Job,
+    size: Option<String>,
+    picture: &Bytes,
+    format: Format,
+) -> Value {
     json!({
         "type": kind,
-        "b64_json": STANDARD.encode(png),
+        "b64_json": STANDARD.encode(picture),
         "created_at": job.submitted_ms / 1_000,
-        "size": size_of(png),
+        "size": size,
         "quality": "auto",
         "background": "opaque",
-        "output_format": "png",
+        "output_format": format.name(),
     })
 }

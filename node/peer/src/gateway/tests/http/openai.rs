@@ -29,6 +29,27 @@ async fn pictures_come_as_bytes_or_as_addresses_that_work() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pictures_come_in_the_format_that_is_asked_for() {
+    use base64::Engine as _;
+    let door = door();
+    for (format, head) in [("jpeg", &b"\xff\xd8\xff"[..]), ("webp", b"RIFF"), ("png", b"\x89PNG")] {
+        let body = json!({ "prompt": "a cat", "output_format": format, "output_compression": 80 });
+        let told = door.drawn(post(DRAW, &body)).await.json();
+        assert_eq!((&told["output_format"], &told["size"]), (&json!(format), &json!("32x16")));
+        let sent = told["data"][0]["b64_json"].as_str().expect("base64");
+        let sent = base64::engine::general_purpose::STANDARD.decode(sent).expect("base64");
+        assert!(sent.starts_with(head), "{format}");
+        let body = json!({ "prompt": "a cat", "output_format": format, "response_format": "url" });
+        let told = door.drawn(post(DRAW, &body)).await.json();
+        let picture = door.get(told["data"][0]["url"].as_str().expect("an address")).await;
+        assert_eq!(picture.header("content-type"), format!("image/{format}"));
+        assert!(picture.body.starts_with(head), "{format}");
+    }
+    let path = format!("/api/v1/artifacts/{}?format=gif", Digest([1; 32]));
+    assert_eq!(door.get(&path).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
 async fn faults_are_told_in_the_librarys_shape() {
     let door = door();
     let check = async |body: Value, param: &str| {
@@ -42,6 +63,7 @@ async fn faults_are_told_in_the_librarys_shape() {
     check(json!({ "prompt": "a cat", "n": 0 }), "n").await;
     check(json!({ "prompt": "a cat", "size": "large" }), "size").await;
     check(json!({ "prompt": "a cat", "output_format": "svg" }), "output_format").await;
+    check(json!({ "prompt": "a cat", "output_compression": 101 }), "output_compression").await;
     check(json!({ "prompt": "a cat", "background": "transparent" }), "background").await;
     door.log.status.send_modify(|status| (status.is_leader, status.leader) = (false, None));
     let none = ProposeError::NotLeader { leader: None };

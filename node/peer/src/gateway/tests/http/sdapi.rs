@@ -45,7 +45,7 @@ async fn faults_have_the_shape_of_fastapi() {
     );
     let told = door.post(DRAW, &json!({ "prompt": "a cat", "width": 1000 })).await;
     assert_eq!(told.status, StatusCode::UNPROCESSABLE_ENTITY);
-    let told = door.post("/sdapi/v1/img2img", &json!({ "init_images": ["…"] })).await;
+    let told = door.post("/sdapi/v1/extra-single-image", &json!({ "image": "…" })).await;
     assert_eq!(told.status, StatusCode::NOT_IMPLEMENTED);
     assert_eq!(told.json()["error"], "NotImplementedError");
 }
