@@ -6,6 +6,7 @@
 
 mod cli;
 mod engine;
+mod logging;
 mod model;
 mod recover;
 
@@ -15,9 +16,8 @@ use atelier_peer::config::{Config, Sources};
 use atelier_peer::peer::{RunError, Signals, run};
 use clap::Parser;
 use cli::{Cli, Command, Engine, Start};
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Gives memory back that a peer no longer needs; how fast is set where it is built, in `.cargo/config.toml`.
 #[global_allocator]
@@ -49,7 +49,7 @@ fn start(arguments: &Start) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some(config) = configured(&sources) else { return Ok(ExitCode::from(USAGE)) };
-    log_to_stderr(&config.log)?;
+    let log = logging::start(&config)?;
     let engine = config.engine.enabled.then(|| cli::engine_command(&config)).transpose()?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
     let ended = runtime.block_on(async {
@@ -62,6 +62,7 @@ fn start(arguments: &Start) -> Result<ExitCode> {
     });
     // Nothing is waited for: what must be on the disk is there.
     runtime.shutdown_background();
+    drop(log);
     ended
 }
 
@@ -78,27 +79,10 @@ fn configured(sources: &Sources) -> Option<Config> {
 
 fn serve_engine(arguments: &Engine) -> Result<ExitCode> {
     // The peer puts these lines into its own log, with its own times.
-    let log = tracing_subscriber::fmt().with_env_filter(filter(&arguments.log)?);
+    let log = tracing_subscriber::fmt().with_env_filter(logging::filter(&arguments.log)?);
     log.with_writer(stderr).without_time().with_ansi(false).init();
     let (backend, text_encoder) = (arguments.backend, arguments.text_encoder);
     let settings = LoadSettings { backend, text_encoder, ..LoadSettings::default() };
     engine::run(&arguments.model, &settings)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn log_to_stderr(text: &str) -> Result<()> {
-    let log = tracing_subscriber::fmt().with_env_filter(filter(text)?).with_writer(stderr);
-    log.with_ansi(stderr().is_terminal()).init();
-    Ok(())
-}
-
-/// What openraft says of each failed heartbeat, each call to a dead peer and each call to a stopped node, ten
-/// times a second and more, is left out.
-const QUIET: &str = "openraft=warn,openraft::core::heartbeat=off,openraft::replication=off,\
-                     openraft::engine::handler::replication_handler=off,openraft::raft::raft_inner=off";
-
-/// A later directive outranks an earlier one, so whoever wants to hear more of openraft can.
-fn filter(text: &str) -> Result<EnvFilter> {
-    let all = format!("{QUIET},{text}");
-    EnvFilter::try_new(all).with_context(|| format!("log filter `{text}`"))
 }

@@ -109,7 +109,7 @@ async fn its_bytes_are_the_same_after_the_death_of_whoever_drew_it() {
     let accepted = client.submit(&again).await.unwrap();
     let event = until(&client, accepted.job, |event| denoising(event, 25)).await;
     let worker = event.job.node.expect("somebody draws it");
-    cluster.kill(worker.0);
+    cluster.kill(worker);
     let finished = client.finish(accepted.job, |_| ()).await.unwrap();
     assert_ne!(finished.node, Some(worker), "another peer finished it");
     let drawn = client.fetch(&finished).await.unwrap().remove(0).bytes;

@@ -39,6 +39,14 @@ pub struct Config {
     pub witness: bool,
     /// Filter of the log, in the syntax of `tracing-subscriber`.
     pub log: String,
+    /// How it is written.
+    pub log_format: LogFormat,
+    /// Where it is written to files; empty for nowhere.
+    pub log_directory: PathBuf,
+    /// MiB of one such file.
+    pub log_file_mib: usize,
+    /// Such files that are kept.
+    pub log_files: usize,
     /// Where this peer listens.
     pub listen: Listen,
     /// The initial members; empty means this peer alone.
@@ -51,6 +59,28 @@ pub struct Config {
     pub engine: EngineSettings,
     /// How the peer leaves.
     pub shutdown: Shutdown,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people, on standard error.
+    Text,
+    /// One object a line, on standard output.
+    Json,
+}
+
+impl LogFormat {
+    fn named(name: &str) -> Option<LogFormat> {
+        [LogFormat::Text, LogFormat::Json].into_iter().find(|format| format.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
 }
 
 /// Where a peer listens.
@@ -152,6 +182,10 @@ impl Default for Config {
             promote: false,
             witness: false,
             log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            log_directory: PathBuf::new(),
+            log_file_mib: 64,
+            log_files: 8,
             listen: Listen {
                 http: SocketAddr::from(([127, 0, 0, 1], 7860)),
                 grpc: SocketAddr::from(([127, 0, 0, 1], 7861)),

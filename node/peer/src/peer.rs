@@ -13,6 +13,7 @@
 //! not
 //! decide anything; whoever wants to know why a job moved will not find it here.
 
+mod auditor;
 mod membership;
 mod observer;
 mod origin;
@@ -243,6 +244,7 @@ impl Peer {
         let (servers, reporter) = serve::start(listeners, services)?;
         let metrics = shared.metrics.clone();
         loops.push(observer::start(health.clone(), metrics, reporter, started));
+        loops.push(auditor::start(shared.log.view()));
         if forms_the_cluster(config) {
             let members = config.initial_members().into_iter();
             let members = members.map(|member| (NodeId(member.id), member.address));

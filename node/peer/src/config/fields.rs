@@ -3,7 +3,7 @@
 //! One definition serves the file, the environment, the flags, the printed default file and the
 //! faults. Order is the order of the printed file: keys without a table first.
 
-use super::{Backend, Config, Member};
+use super::{Backend, Config, LogFormat, Member};
 use atelier_state::limits;
 use std::net::SocketAddr;
 
@@ -145,6 +145,38 @@ pub(super) const FIELDS: &[Field] = &[
         log,
         "What is logged to standard error. Use `debug` when asked for a report; prompts appear\n\
          at debug level only. openraft says warnings alone, unless `openraft=info` is added."
+    ),
+    text!(
+        "log_format",
+        "text or json",
+        LogFormat::named,
+        |format: &LogFormat| format.name().to_owned(),
+        log_format,
+        "`text` is for people, on standard error; `json` is one object a line, on standard output,\n\
+         and there is nothing else on it."
+    ),
+    text!(
+        "log_directory",
+        "a directory, or nothing",
+        |text: &str| Some(std::path::PathBuf::from(text)),
+        |path: &std::path::PathBuf| path.display().to_string(),
+        log_directory,
+        "Log to files in this directory too, as JSON: `atelierd.log` is the newest. Empty: no files.\n\
+         A peer never waits for this disk; where it is slow, lines are missing."
+    ),
+    number!(
+        "log_file_mib",
+        1..=10_000_usize,
+        " MiB",
+        log_file_mib,
+        "A log file of this size is set aside under a number, and a new one begins."
+    ),
+    number!(
+        "log_files",
+        2..=1_000_usize,
+        "",
+        log_files,
+        "Log files that are kept, the newest included; the oldest is deleted."
     ),
     Field {
         key: "peers",

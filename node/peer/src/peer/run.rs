@@ -1,7 +1,7 @@
 //! The life of the daemon's process: signals, the engine's child, readiness told to the outside.
 
 use super::{Listeners, Outside, Peer, StartError, TASK_END_MAX};
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::engine_link::child::ChildCommand;
 use crate::engine_link::{ChildEngine, ChildSettings};
 use crate::ports::engine::Engine;
@@ -101,7 +101,7 @@ pub async fn run(
             peer.stop().await;
             return Err(RunError::GivenUp(why));
         }
-        never = announce(&peer) => match never {},
+        never = announce(&peer, config.log_format) => match never {},
     };
     told_to_leave(name);
     notify(NotifyState::Stopping);
@@ -124,11 +124,18 @@ pub async fn run(
 }
 
 /// Tells the outside once that the peer is ready, and then waits for ever.
-async fn announce(peer: &Peer) -> std::convert::Infallible {
+async fn announce(peer: &Peer, format: LogFormat) -> std::convert::Infallible {
     peer.ready().await;
     notify(NotifyState::Ready);
-    if let Some(address) = peer.http_address() {
-        say(&format!("Running on local URL: http://{address}\n"));
+    match (peer.http_address(), format) {
+        (Some(address), LogFormat::Text) => {
+            say(&format!("Running on local URL: http://{address}\n"));
+        }
+        // Standard output is the log's then.
+        (Some(address), LogFormat::Json) => {
+            tracing::info!(url = format!("http://{address}"), "serving")
+        }
+        (None, _) => {}
     }
     std::future::pending().await
 }

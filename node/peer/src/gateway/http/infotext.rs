@@ -31,10 +31,10 @@ pub(super) fn infotext(asked: &wire::TextToImage, index: u32, png: &[u8]) -> Str
     pairs.push(("CFG scale", cfg_scale(asked).to_string()));
     pairs.push(("Seed", asked.seed.saturating_add(u64::from(index)).to_string()));
     pairs.push(("Size", format!("{width}x{height}")));
+    pairs.push(("Model", MODEL.to_owned()));
     if let Some(source) = &asked.source {
         pairs.push(("Denoising strength", strength_of(source).to_string()));
     }
-    pairs.push(("Model", MODEL.to_owned()));
     let pairs: Vec<String> = pairs.iter().map(|(k, v)| format!("{k}: {}", quoted(v))).collect();
     let negative = asked.guidance.as_ref().map(|guidance| guidance.negative_prompt.as_str());
     let negative = negative.filter(|negative| !negative.is_empty());

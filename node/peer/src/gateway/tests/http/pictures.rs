@@ -122,7 +122,7 @@ async fn webui_draws_a_picture_anew() {
     let notes = info["extra_generation_params"].as_object().expect("notes");
     assert!(notes.contains_key("resize_mode") && notes.contains_key("init_images"), "{notes:?}");
     let text = info["infotexts"][0].as_str().expect("text");
-    assert!(text.contains("Denoising strength: 0.3, Model: z-image-turbo"), "{text}");
+    assert!(text.contains("Model: z-image-turbo, Denoising strength: 0.3"), "{text}");
     let (asked, source) = door.source();
     assert_eq!((asked.width, source.strength, asked.seed), (64, 0.3, 5));
     let mask = door.gateway.artifacts.fetch(source.mask.expect("a mask")).await.expect("kept");
