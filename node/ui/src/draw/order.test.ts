@@ -47,10 +47,10 @@ it("strength goes with a picture, guidance with a model that heeds it", () => {
 });
 
 it("strength and guidance have their ranges", () => {
-  const typed = form({ strength: "1.5", negative: "x".repeat(8_193), guidance: "31" });
+  const typed = form({ strength: "1.5", negative: "x".repeat(4_097), guidance: "31" });
   const { faults } = orderOf(typed, en, { source: true, guidance: true });
   expect(faults.strength).toBe("Strength: a number from 0.001 to 1.");
   expect(faults.guidance).toBe("Guidance: a number from 0 to 30.");
-  expect(faults.negative).toContain("Negative prompt: at most 8192 bytes");
+  expect(faults.negative).toContain("Negative prompt: at most 4096 bytes");
   expect(orderOf(form({ strength: "" }), en, { source: true, guidance: true }).order.strength).toBe(0.6);
 });

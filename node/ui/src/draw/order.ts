@@ -3,8 +3,8 @@
 import type { Texts } from "../texts/en";
 import type { Order } from "../wire";
 import {
-  COUNT_MAX, GUIDANCE_MAX, nearestSide, PRIORITY_DEFAULT, PRIORITY_MAX, PROMPT_BYTES_MAX, SIDE_MAX, SIDE_MIN,
-  SIDE_MULTIPLE, STEPS_MAX, STRENGTH_DEFAULT, STRENGTH_MIN, type Parameters,
+  COUNT_MAX, GUIDANCE_MAX, nearestSide, NEGATIVE_BYTES_MAX, PRIORITY_DEFAULT, PRIORITY_MAX, PROMPT_BYTES_MAX, SIDE_MAX,
+  SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX, STRENGTH_DEFAULT, STRENGTH_MIN, type Parameters,
 } from "./parameters";
 
 /** Every field as typed. An empty seed is one by chance, so a seed that is there is a locked one. */
@@ -62,12 +62,12 @@ export interface Besides {
 export function orderOf(form: Form, t: Texts, besides: Besides): { order: Order; faults: Faults } {
   const faults: Faults = {};
   const order: Order = { prompt: form.prompt.trim() };
-  const long = (text: string, name: string) => {
+  const long = (text: string, name: string, most: number) => {
     // The bound is of bytes: a Chinese sign has three.
     const bytes = new TextEncoder().encode(text).length;
-    return bytes > PROMPT_BYTES_MAX ? t.faultPromptLong(name, String(bytes), String(PROMPT_BYTES_MAX)) : undefined;
+    return bytes > most ? t.faultPromptLong(name, String(bytes), String(most)) : undefined;
   };
-  const fault = order.prompt === "" ? t.faultPrompt : long(order.prompt, t.prompt);
+  const fault = order.prompt === "" ? t.faultPrompt : long(order.prompt, t.prompt, PROMPT_BYTES_MAX);
   if (fault) faults.prompt = fault;
   if (form.custom || form.width !== "" || form.height !== "") {
     for (const name of ["width", "height"] as const) {
@@ -99,7 +99,7 @@ export function orderOf(form: Form, t: Texts, besides: Besides): { order: Order;
   if (guidance !== undefined) order.guidance = guidance;
   const negative = form.negative.trim();
   if (negative !== "") order.negative_prompt = negative;
-  const tooLong = long(negative, t.negative);
+  const tooLong = long(negative, t.negative, NEGATIVE_BYTES_MAX);
   if (tooLong) faults.negative = tooLong;
   return { order, faults };
 }

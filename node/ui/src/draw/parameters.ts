@@ -3,6 +3,7 @@
 import type { Begun, Job, PngInfo } from "../wire";
 
 export const PROMPT_BYTES_MAX = 8_192;
+export const NEGATIVE_BYTES_MAX = 4_096;
 export const SIDE_MULTIPLE = 16;
 export const SIDE_MIN = 16;
 export const SIDE_MAX = 2_048;
