@@ -1,9 +1,16 @@
 //! How patient a client is. Every bound of this library that a caller may set is here.
 
-use std::fmt;
+use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
+
+use atelier_proto::line::{self, Line};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::error::ConnectError;
+use crate::pool;
 
 /// Bounds on waiting and repeating; the defaults suit a cluster in one region.
 #[derive(Clone, Debug)]
@@ -78,6 +85,23 @@ impl Default for Options {
             tls: None,
             entropy: Entropy::os(),
         }
+    }
+}
+
+impl Options {
+    /// Makes a line to an address as [`Client::connect`](crate::Client::connect) does, with these bounds and this
+    /// TLS, over connections that the caller makes of `host:port`: through a proxy, a Unix socket or a simulated
+    /// network. For [`Client::with_dialer`](crate::Client::with_dialer).
+    ///
+    /// # Errors
+    /// [`ConnectError`] when the address is none, or the certificates are not.
+    pub fn line_over<C, F, IO>(&self, address: &str, connect: C) -> Result<Line, ConnectError>
+    where
+        C: Fn(String) -> F + Send + 'static,
+        F: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Ok(line::over_connections(&pool::dialled(address, self)?, connect))
     }
 }
 

@@ -240,23 +240,24 @@ impl fmt::Debug for Pool {
 /// Dials with the options' bounds.
 pub(crate) fn dial(options: &Options) -> Dial {
     let options = options.clone();
-    Box::new(move |address| {
-        let mut dialled = Dialled::from_shared(address.to_owned())
-            .map_err(|reason| bad(address, &reason.to_string()))?
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(options.keep_alive_interval)
-            .keep_alive_timeout(options.keep_alive_timeout)
-            .keep_alive_while_idle(true);
-        if let Some(tls) = &options.tls {
-            let refused = |error: tonic::transport::Error| ConnectError::Tls {
-                reason: std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), ToString::to_string),
-            };
-            dialled = dialled.tls_config(tls_config(tls)).map_err(refused)?;
-        }
-        Ok(line::over(dialled.connect_lazy()))
-    })
+    Box::new(move |address| Ok(line::over(dialled(address, &options)?.connect_lazy())))
+}
+
+/// What a line to an address is made of.
+pub(crate) fn dialled(address: &str, options: &Options) -> Result<Dialled, ConnectError> {
+    let dialled = Dialled::from_shared(address.to_owned())
+        .map_err(|reason| bad(address, &reason.to_string()))?
+        .connect_timeout(options.connect_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(options.keep_alive_interval)
+        .keep_alive_timeout(options.keep_alive_timeout)
+        .keep_alive_while_idle(true);
+    let Some(tls) = &options.tls else { return Ok(dialled) };
+    let refused = |error: tonic::transport::Error| ConnectError::Tls {
+        reason: std::error::Error::source(&error)
+            .map_or_else(|| error.to_string(), ToString::to_string),
+    };
+    dialled.tls_config(tls_config(tls)).map_err(refused)
 }
 
 fn tls_config(tls: &Tls) -> ClientTlsConfig {

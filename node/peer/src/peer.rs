@@ -23,7 +23,7 @@ mod standing;
 
 pub use origin::OriginError;
 pub use run::{RunError, Signals, run};
-pub use serve::Listeners;
+pub use serve::{Listeners, grpc_server};
 
 use crate::artifacts::{ArtifactParts, ArtifactSettings, Artifacts, DirectoryShelf};
 use crate::checkpoints::{CheckpointParts, CheckpointSettings, Checkpoints};

@@ -6,8 +6,10 @@ use crate::ports::{Clock, Dial, DialError, Entropy, Line, Purpose};
 use atelier_proto::line;
 use futures_util::future::BoxFuture;
 use std::fs::File;
-use std::io::Read;
+use std::future::Future;
+use std::io::{self, Read};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Endpoint, Uri};
 
 /// The longest time to connect. Nobody fills it; a peer further away than this is unreachable.
@@ -81,23 +83,41 @@ impl Entropy for SystemEntropy {
     }
 }
 
+impl TonicDial {
+    /// Makes a line as [`Dial::line`] does, over connections that the caller makes of `host:port`, in the place of
+    /// TCP's own: for a world that has sockets of another kind. Bounds, signs of life and windows are a peer's.
+    ///
+    /// # Errors
+    /// As [`Dial::line`].
+    pub fn line_over<C, F, IO>(address: &str, connect: C) -> Result<Line, DialError>
+    where
+        C: Fn(String) -> F + Send + 'static,
+        F: Future<Output = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Ok(line::over_connections(&endpoint(address)?, connect))
+    }
+}
+
 impl Dial for TonicDial {
     fn line(&self, address: &str, _purpose: Purpose) -> Result<Line, DialError> {
-        let error = |reason: String| DialError::Address { address: address.to_owned(), reason };
-        let uri: Uri = address
-            .parse()
-            .map_err(|e: tonic::codegen::http::uri::InvalidUri| error(e.to_string()))?;
-        if !matches!(uri.scheme_str(), Some("http")) {
-            return Err(error("the scheme is not http".to_owned()));
-        }
-        let endpoint = Endpoint::from(uri)
-            .connect_timeout(Duration::from_millis(CONNECT_MS))
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_millis(KEEP_ALIVE_MS))
-            .keep_alive_timeout(Duration::from_millis(KEEP_ALIVE_TIMEOUT_MS))
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        Ok(line::over(endpoint.connect_lazy()))
+        Ok(line::over(endpoint(address)?.connect_lazy()))
     }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, DialError> {
+    let error = |reason: String| DialError::Address { address: address.to_owned(), reason };
+    let uri: Uri =
+        address.parse().map_err(|e: tonic::codegen::http::uri::InvalidUri| error(e.to_string()))?;
+    if !matches!(uri.scheme_str(), Some("http")) {
+        return Err(error("the scheme is not http".to_owned()));
+    }
+    Ok(Endpoint::from(uri)
+        .connect_timeout(Duration::from_millis(CONNECT_MS))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_millis(KEEP_ALIVE_MS))
+        .keep_alive_timeout(Duration::from_millis(KEEP_ALIVE_TIMEOUT_MS))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
 }

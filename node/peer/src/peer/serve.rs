@@ -1,6 +1,7 @@
 //! The two listeners: gRPC for clients and peers, HTTP for clients and probes.
 //!
-//! A world without sockets has none; it calls the gRPC services by their [`Routes`].
+//! A world without sockets has none; it calls the gRPC services by their [`Routes`], or serves them by [`grpc_server`]
+//! over connections of its own.
 
 use super::{StartError, Task};
 use crate::config::Config;
@@ -105,7 +106,8 @@ fn open(listeners: Listeners, routes: Routes, front: Front) -> Result<Sockets, S
         address.map_err(|error| StartError::Listen { key, address: unknown, error })
     };
     let (grpc_address, http_address) = (local("listen.grpc", &grpc)?, local("listen.http", &http)?);
-    let grpc = Task::spawn("gRPC server", |stop| serve_grpc(router(routes), grpc, stop));
+    let router = grpc_server().add_routes(routes);
+    let grpc = Task::spawn("gRPC server", |stop| serve_grpc(router, grpc, stop));
     let http = Task::spawn("HTTP server", |stop| serve_http(front, http, stop));
     Ok(Sockets { grpc_address, http_address, grpc, http })
 }
@@ -121,14 +123,15 @@ impl Servers {
     }
 }
 
-fn router(routes: Routes) -> Router {
+/// A gRPC server with the bounds of a peer's, for whoever lets it serve connections of his own.
+#[must_use]
+pub fn grpc_server() -> Server {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .add_routes(routes)
 }
 
 fn routes(
