@@ -1,8 +1,8 @@
 //! What happened to machines, leaders and the operator, with its moment: for people, who look at it as a
 //! picture. No checker reads it.
 
+use super::Since;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::time::Instant;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,17 +51,17 @@ pub enum Event {
 /// All of it, in order. Clones write the same one.
 #[derive(Clone)]
 pub(crate) struct Chronicle {
-    origin: Instant,
+    since: Since,
     events: Arc<Mutex<Vec<(u64, Event)>>>,
 }
 
 impl Chronicle {
-    pub(crate) fn new(origin: Instant) -> Chronicle {
-        Chronicle { origin, events: Arc::default() }
+    pub(crate) fn new(since: Since) -> Chronicle {
+        Chronicle { since, events: Arc::default() }
     }
 
     pub(crate) fn note(&self, event: Event) {
-        let at_ms = self.origin.elapsed().as_millis();
+        let at_ms = (self.since)().as_millis();
         let at_ms = u64::try_from(at_ms).expect("virtual time is short");
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push((at_ms, event));
     }

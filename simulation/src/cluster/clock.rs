@@ -1,11 +1,12 @@
-//! One peer's clock: the runtime's virtual time, and a wall clock that may be wrong.
+//! One peer's clock: the world's virtual time, and a wall clock that may be wrong.
 
+use super::Since;
 use atelier_peer::ports::Clock;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// 2026-01-01 in milliseconds since the Unix epoch: where every world begins.
 const WALL_ORIGIN_MS: i64 = 1_767_225_600_000;
@@ -13,13 +14,13 @@ const WALL_ORIGIN_MS: i64 = 1_767_225_600_000;
 /// Shows the time since the world began. Clones share their skew.
 #[derive(Clone)]
 pub(crate) struct HostClock {
-    origin: Instant,
+    since: Since,
     skew_ms: Arc<AtomicI64>,
 }
 
 impl HostClock {
-    pub(crate) fn new(origin: Instant) -> HostClock {
-        HostClock { origin, skew_ms: Arc::default() }
+    pub(crate) fn new(since: Since) -> HostClock {
+        HostClock { since, skew_ms: Arc::default() }
     }
 
     /// Sets the wall clock wrong by so much; the clock that loops wait by never jumps.
@@ -30,7 +31,7 @@ impl HostClock {
 
 impl Clock for HostClock {
     fn now(&self) -> Duration {
-        self.origin.elapsed()
+        (self.since)()
     }
 
     fn wall_ms(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! The history of operations, as all clients of the rig write it.
 
+use super::Since;
 use crate::operations::{
     Answer, Call, Key, Operation, Outcome, Phase, Recorder, Seen, Server, Ticket,
 };
@@ -7,7 +8,6 @@ use atelier_client::{Accepted, Error, Job, JobId, Settings};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::time::Instant;
 
 /// What names of settings begin with that clients change: weights of tenants that have no jobs.
 pub(crate) const REGISTER_PREFIX: &str = "queue.weight.register-";
@@ -24,15 +24,12 @@ pub(crate) struct Diary {
     recorder: Arc<Mutex<Recorder>>,
     // Told of the log index of what is acknowledged.
     acknowledged: Arc<dyn Fn(u64) + Send + Sync>,
-    origin: Instant,
+    since: Since,
 }
 
 impl Diary {
-    pub(crate) fn new(
-        origin: Instant,
-        acknowledged: impl Fn(u64) + Send + Sync + 'static,
-    ) -> Diary {
-        Diary { recorder: Arc::default(), acknowledged: Arc::new(acknowledged), origin }
+    pub(crate) fn new(since: Since, acknowledged: impl Fn(u64) + Send + Sync + 'static) -> Diary {
+        Diary { recorder: Arc::default(), acknowledged: Arc::new(acknowledged), since }
     }
 
     /// Asks something, and writes down what was asked and what came of it.
@@ -84,7 +81,7 @@ impl Diary {
     }
 
     fn now_us(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_micros()).expect("virtual time is short")
+        u64::try_from((self.since)().as_micros()).expect("virtual time is short")
     }
 
     fn recorder(&self) -> MutexGuard<'_, Recorder> {

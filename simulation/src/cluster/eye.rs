@@ -6,8 +6,8 @@
 
 use super::chronicle::{Chronicle, Event};
 use super::decode;
-use super::host::Host;
 use crate::checkers::raft::{Eye, Glance};
+use crate::world::SimulatedDisk;
 use atelier_peer::peer::Peer;
 use atelier_peer::ports::{Batch, Log, RaftStatus, Tree};
 use atelier_peer::view::View;
@@ -61,9 +61,9 @@ impl Onlooker {
     }
 
     /// Looks at what a machine's disk makes durable.
-    pub(crate) fn watch_disk(&self, host: &Host) {
-        let (onlooker, machine) = (self.clone(), host.id);
-        host.disk.on_sync(move |tree: Tree, batches: &[Batch]| {
+    pub(crate) fn watch_disk(&self, machine: u64, disk: &SimulatedDisk) {
+        let onlooker = self.clone();
+        disk.on_sync(move |tree: Tree, batches: &[Batch]| {
             let changes: Vec<_> = match tree {
                 Tree::Log => batches.iter().flat_map(decode::changes).collect(),
                 Tree::State => Vec::new(),

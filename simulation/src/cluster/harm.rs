@@ -4,6 +4,7 @@
 use super::chronicle::Event;
 use super::eye::Onlooker;
 use super::host::Host;
+use super::rest::Machine;
 use crate::world::Damage;
 use atelier_peer::ports::Log;
 use std::time::Duration;
@@ -18,13 +19,16 @@ const LOOK: Duration = Duration::from_millis(100);
 /// that. Its disk is mended in the end.
 pub(super) async fn damage(host: &Host, how: Damage, until: Instant, onlooker: &Onlooker) {
     host.hold();
-    let whole = host.disk.image();
+    let whole = host.hardware.disk.image();
     let purged = onlooker.purged(host.id);
-    if host.is_enabled() && host.disk.damage(how, purged) && host.starts_within(until).await {
+    if host.is_enabled()
+        && host.hardware.disk.damage(how, purged)
+        && host.starts_within(until).await
+    {
         let detail = format!("peer {} starts from a disk with a {}", host.id, how.name());
         onlooker.accuse("damage", detail);
     }
-    host.disk.put_back(&whole);
+    host.hardware.disk.put_back(&whole);
     sleep_until(until).await;
     host.release().await;
 }
@@ -33,7 +37,7 @@ pub(super) async fn damage(host: &Host, how: Damage, until: Instant, onlooker: &
 /// leader leads, as the product promises. The newer one comes back in the end. Where the peer leads, or has
 /// written nothing since, there is nothing to be found out.
 pub(super) async fn resurrect(host: &Host, until: Instant, onlooker: &Onlooker) {
-    let (old, before) = (host.disk.image(), follows(host));
+    let (old, before) = (host.hardware.disk.image(), follows(host));
     sleep_until(until).await;
     let after = follows(host);
     let (Some((leader, last)), Some((same, newer))) = (before, after) else { return };
@@ -41,8 +45,8 @@ pub(super) async fn resurrect(host: &Host, until: Instant, onlooker: &Onlooker) 
         return;
     }
     host.hold();
-    let new = host.disk.image();
-    host.disk.put_back(&old);
+    let new = host.hardware.disk.image();
+    host.hardware.disk.put_back(&old);
     host.release().await;
     let end = Instant::now() + FOUND_OUT;
     let is_found_out = loop {
@@ -62,7 +66,7 @@ pub(super) async fn resurrect(host: &Host, until: Instant, onlooker: &Onlooker) 
         onlooker.accuse("older copy", detail);
     }
     host.hold();
-    host.disk.put_back(&new);
+    host.hardware.disk.put_back(&new);
     host.release().await;
 }
 

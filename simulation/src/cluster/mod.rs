@@ -16,17 +16,19 @@
 
 pub(crate) mod chronicle;
 pub(crate) mod clients;
-mod clock;
+pub(crate) mod clock;
 mod decode;
 pub(crate) mod deeds;
 pub(crate) mod diary;
 mod engine;
-mod eye;
+pub(crate) mod eye;
+pub(crate) mod hardware;
 mod harm;
 mod host;
 mod network;
 mod operator;
 mod plan;
+pub(crate) mod rest;
 mod rig;
 
 pub use chronicle::Event;
@@ -39,6 +41,11 @@ use crate::checkers::raft::Glance;
 use crate::operations::Operation;
 use crate::panics;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the world of a run has existed, as whoever asks sees it.
+pub(crate) type Since = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]

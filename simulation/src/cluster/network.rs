@@ -7,7 +7,7 @@
 
 use super::chronicle::{Chronicle, Event};
 use super::clients::Reach;
-use super::host::address;
+use super::hardware::address;
 use crate::world::Rng;
 use atelier_client::{ConnectError, Line, LineError};
 use atelier_peer::ports::{Dial, DialError, Purpose};

@@ -6,7 +6,8 @@
 
 use super::chronicle::Event;
 use super::clients;
-use super::host::{Host, address};
+use super::hardware::address;
+use super::host::Host;
 use super::network::Network;
 use super::plan::{Act, ActKind, Plan};
 use atelier_client::{Client, Error, Member, MemberUpdate, Replacement};

@@ -9,7 +9,7 @@ use crate::cluster::chronicle::{Chronicle, Event};
 use crate::cluster::clients::{self, Answers, Told};
 use crate::cluster::deeds;
 use crate::cluster::diary::{Diary, Serving};
-use crate::cluster::{Fault, FaultKind, Plan, Run, links};
+use crate::cluster::{Fault, FaultKind, Plan, Run, Since, links};
 use atelier_client::{Client, Phase, Status, Submission};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -53,7 +53,8 @@ impl Rig {
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).expect("a temporary directory");
         let origin = Instant::now();
-        let (network, chronicle) = (Network::new(plan.shape.peers), Chronicle::new(origin));
+        let since: Since = Arc::new(move || origin.elapsed());
+        let (network, chronicle) = (Network::new(plan.shape.peers), Chronicle::new(since.clone()));
         let places = (daemon.as_path(), directory.as_path());
         let host = |id| Arc::new(Host::new(id, &plan.shape, places, &network, &chronicle));
         let client = |id| {
@@ -66,7 +67,7 @@ impl Rig {
             plan: plan.clone(),
             network,
             told: Told::default(),
-            diary: Diary::new(origin, |_| ()),
+            diary: Diary::new(since, |_| ()),
             chronicle,
             tally: Tally::default(),
             entries: 0,
