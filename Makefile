@@ -64,7 +64,7 @@ test: tools ## Everything that CI runs: formatting, lints, all tests.
 check: tools ## Type-check the cluster, without burn.
 	@cargo check --locked
 
-simulate: tools ## Random worlds: make simulate SEEDS=1000, RIG=cluster SEEDS=100, RIG=cluster MINUTES=60, RIG=process SEEDS=5
+simulate: tools ## Random worlds: make simulate SEEDS=1000, RIG=cluster SEEDS=100, RIG=cluster MINUTES=60, RIG=wire SEEDS=20, RIG=process SEEDS=5
 	@[ "$(RIG)" != process ] || cargo build --release --locked -q -p atelier-node
 	@cargo run --release --locked -q -p atelier-simulation -- run --rig "$(RIG)" --seeds "$(SEEDS)" $(if $(MINUTES),--minutes "$(MINUTES)")
 

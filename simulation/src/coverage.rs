@@ -37,6 +37,16 @@ pub const CLUSTER: [&str; 34] = [
     "two lead at once",
 ];
 
+/// What the wire rig must reach.
+#[rustfmt::skip]
+pub const WIRE: [&str; 21] = [
+    "fault bridge", "fault clock skew", "fault crash", "fault disk failure", "fault isolated peer",
+    "fault one-way partition", "fault pause", "fault power cut", "fault slow disk", "fault slow links",
+    "a cancel comes too late", "a change of settings meets another", "a job is leased again",
+    "a job is not there", "a log is purged", "a machine starts again", "a submission is repeated",
+    "an entry is replaced", "an outcome is unknown", "another leader comes", "two lead at once",
+];
+
 /// What the process rig must reach, where libfaketime is there.
 #[rustfmt::skip]
 pub const PROCESS: [&str; 12] = [
@@ -50,6 +60,7 @@ pub fn wanted(world: World) -> &'static [&'static str] {
     match world {
         World::Core => &CORE,
         World::Cluster => &CLUSTER,
+        World::Wire => &WIRE,
         World::Process => &PROCESS,
     }
 }
@@ -58,7 +69,9 @@ pub fn wanted(world: World) -> &'static [&'static str] {
 pub fn count(played: &Played, counts: &mut BTreeMap<String, u64>) {
     match played {
         Played::Core(run) => timeline::count(run, counts),
-        Played::Cluster(run) | Played::Process(run) => count_cluster(run, counts),
+        Played::Cluster(run) | Played::Wire(run) | Played::Process(run) => {
+            count_cluster(run, counts)
+        }
         Played::Panicked(_) => {}
     }
 }

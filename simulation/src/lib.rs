@@ -14,8 +14,8 @@
 //! program; only `main` looks at a watch.
 //!
 //! The first rig, `core`, drives the real state and the real deciding code of the leader over a
-//! perfect log. Rigs with Raft below, with connections and with processes take the same plans,
-//! histories and checkers.
+//! perfect log. `cluster` has Raft below, `wire` connections besides, and `process` processes; they share
+//! plans and clients, and all share histories and checkers.
 
 #![forbid(unsafe_code)]
 
@@ -33,4 +33,5 @@ pub mod process;
 pub mod scenario;
 pub mod shrink;
 pub mod timeline;
+pub mod wire;
 pub mod world;

@@ -1,6 +1,6 @@
-//! A plan of either rig, and what came of it, for whoever does not care which rig it is.
+//! A plan of any rig, and what came of it, for whoever does not care which rig it is.
 
-use crate::{cluster, core, panics, plan, process};
+use crate::{cluster, core, panics, plan, process, wire};
 use std::fmt;
 use std::panic::catch_unwind;
 
@@ -11,6 +11,8 @@ pub enum World {
     Core,
     /// Whole peers with Raft, over simulated links and disks.
     Cluster,
+    /// The same with real gRPC, over simulated sockets.
+    Wire,
     /// The real program, a network namespace a peer.
     Process,
 }
@@ -22,6 +24,8 @@ pub enum Scenario {
     Core(plan::Plan),
     /// Of the cluster rig.
     Cluster(cluster::Plan),
+    /// Of the wire rig, which takes plans as the cluster rig does.
+    Wire(cluster::Plan),
     /// Of the process rig, which takes plans as the cluster rig does.
     Process(cluster::Plan),
 }
@@ -33,6 +37,8 @@ pub enum Played {
     Core(Box<core::Run>),
     /// In the cluster rig.
     Cluster(Box<cluster::Run>),
+    /// In the wire rig.
+    Wire(Box<cluster::Run>),
     /// In the process rig.
     Process(Box<cluster::Run>),
     /// The rig was broken off.
@@ -54,6 +60,7 @@ impl World {
         match self {
             World::Core => "core",
             World::Cluster => "cluster",
+            World::Wire => "wire",
             World::Process => "process",
         }
     }
@@ -62,7 +69,7 @@ impl World {
     pub fn command(self, seed: impl fmt::Display) -> String {
         match self {
             World::Core => format!("make reproduce SEED={seed}"),
-            World::Cluster | World::Process => {
+            World::Cluster | World::Wire | World::Process => {
                 format!("make reproduce RIG={} SEED={seed}", self.name())
             }
         }
@@ -75,6 +82,7 @@ impl Scenario {
         match world {
             World::Core => Scenario::Core(plan::Plan::of(seed)),
             World::Cluster => Scenario::Cluster(cluster::Plan::of(seed)),
+            World::Wire => Scenario::Wire(wire::plan(seed)),
             World::Process => Scenario::Process(process::plan(seed)),
         }
     }
@@ -88,12 +96,9 @@ impl Scenario {
             World::Core => {
                 plan::Plan::from_lines(text).map(Scenario::Core).map_err(|error| error.to_string())
             }
-            World::Cluster => {
-                serde_json::from_str(text).map(Scenario::Cluster).map_err(|error| error.to_string())
-            }
-            World::Process => {
-                serde_json::from_str(text).map(Scenario::Process).map_err(|error| error.to_string())
-            }
+            World::Cluster => read(text).map(Scenario::Cluster),
+            World::Wire => read(text).map(Scenario::Wire),
+            World::Process => read(text).map(Scenario::Process),
         }
     }
 
@@ -101,7 +106,7 @@ impl Scenario {
     pub fn write(&self) -> String {
         match self {
             Scenario::Core(plan) => plan.to_lines(),
-            Scenario::Cluster(plan) | Scenario::Process(plan) => {
+            Scenario::Cluster(plan) | Scenario::Wire(plan) | Scenario::Process(plan) => {
                 serde_json::to_string_pretty(plan).expect("a plan is plain data") + "\n"
             }
         }
@@ -112,6 +117,7 @@ impl Scenario {
         match self {
             Scenario::Core(_) => World::Core,
             Scenario::Cluster(_) => World::Cluster,
+            Scenario::Wire(_) => World::Wire,
             Scenario::Process(_) => World::Process,
         }
     }
@@ -120,7 +126,9 @@ impl Scenario {
     pub fn seed(&self) -> u64 {
         match self {
             Scenario::Core(plan) => plan.shape.seed,
-            Scenario::Cluster(plan) | Scenario::Process(plan) => plan.shape.seed,
+            Scenario::Cluster(plan) | Scenario::Wire(plan) | Scenario::Process(plan) => {
+                plan.shape.seed
+            }
         }
     }
 
@@ -133,6 +141,7 @@ impl Scenario {
                 Played::Core(Box::new(core::run(plan, core::Options::default())))
             }
             Scenario::Cluster(plan) => Played::Cluster(Box::new(cluster::run(plan))),
+            Scenario::Wire(plan) => Played::Wire(Box::new(wire::run(plan))),
             Scenario::Process(plan) => Played::Process(Box::new(process::run(plan))),
         });
         played.unwrap_or_else(|_| {
@@ -150,7 +159,7 @@ impl Played {
                 let violation = run.violation.as_ref()?;
                 (violation.property, violation.detail.clone())
             }
-            Played::Cluster(run) | Played::Process(run) => {
+            Played::Cluster(run) | Played::Wire(run) | Played::Process(run) => {
                 let (property, detail) = run.violation.as_ref()?;
                 (*property, detail.clone())
             }
@@ -172,7 +181,7 @@ impl Played {
                 take(&run.unseed.to_string());
                 run.operations.iter().for_each(|operation| take(&operation.to_string()));
             }
-            Played::Cluster(run) | Played::Process(run) => {
+            Played::Cluster(run) | Played::Wire(run) | Played::Process(run) => {
                 take(&run.hash);
                 run.operations.iter().for_each(|operation| take(&operation.to_string()));
                 run.glances.iter().for_each(|glance| take(&format!("{glance:?}")));
@@ -181,6 +190,10 @@ impl Played {
         }
         hasher.finalize().to_hex().to_string()
     }
+}
+
+fn read(text: &str) -> Result<cluster::Plan, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 impl fmt::Display for Broken {

@@ -99,7 +99,7 @@ impl Scenario {
     pub fn parts(&self) -> usize {
         match self {
             Scenario::Core(plan) => plan.faults.len() + plan.requests.len(),
-            Scenario::Cluster(plan) | Scenario::Process(plan) => {
+            Scenario::Cluster(plan) | Scenario::Wire(plan) | Scenario::Process(plan) => {
                 plan.faults.len() + plan.acts.len() + plan.deeds.len() + plan.wishes.len()
             }
         }
@@ -109,7 +109,9 @@ impl Scenario {
     pub fn faults(&self) -> usize {
         match self {
             Scenario::Core(plan) => plan.faults.len(),
-            Scenario::Cluster(plan) | Scenario::Process(plan) => plan.faults.len(),
+            Scenario::Cluster(plan) | Scenario::Wire(plan) | Scenario::Process(plan) => {
+                plan.faults.len()
+            }
         }
     }
 
@@ -122,7 +124,7 @@ impl Scenario {
                 first = keep(&mut plan.faults, first, kept);
                 keep(&mut plan.requests, first, kept);
             }
-            Scenario::Cluster(plan) | Scenario::Process(plan) => {
+            Scenario::Cluster(plan) | Scenario::Wire(plan) | Scenario::Process(plan) => {
                 first = keep(&mut plan.faults, first, kept);
                 first = keep(&mut plan.acts, first, kept);
                 first = keep(&mut plan.deeds, first, kept);
@@ -136,7 +138,9 @@ impl Scenario {
         let mut scenario = self.clone();
         let for_ms = match &mut scenario {
             Scenario::Core(plan) => &mut plan.faults[at].for_ms,
-            Scenario::Cluster(plan) | Scenario::Process(plan) => &mut plan.faults[at].for_ms,
+            Scenario::Cluster(plan) | Scenario::Wire(plan) | Scenario::Process(plan) => {
+                &mut plan.faults[at].for_ms
+            }
         };
         *for_ms /= 2;
         (*for_ms >= FAULT_MS_MIN).then_some(scenario)

@@ -89,7 +89,9 @@ impl Story {
     pub fn of(played: &Played) -> Story {
         match played {
             Played::Core(run) => of_core::story(run),
-            Played::Cluster(run) | Played::Process(run) => of_cluster::story(run),
+            Played::Cluster(run) | Played::Wire(run) | Played::Process(run) => {
+                of_cluster::story(run)
+            }
             Played::Panicked(_) => Story::default(),
         }
     }

@@ -26,7 +26,7 @@ pub(crate) fn write(which: &Which, format: Format) -> anyhow::Result<ExitCode> {
     let played = scenario.play();
     let operations: &[Operation] = match &played {
         Played::Core(run) => &run.operations,
-        Played::Cluster(run) | Played::Process(run) => &run.operations,
+        Played::Cluster(run) | Played::Wire(run) | Played::Process(run) => &run.operations,
         Played::Panicked(_) => &[],
     };
     let text = match format {

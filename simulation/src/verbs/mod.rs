@@ -26,6 +26,8 @@ pub(crate) enum Rig {
     Core,
     /// Whole peers with Raft, over simulated links and disks.
     Cluster,
+    /// The same with real gRPC, over simulated sockets.
+    Wire,
     /// The real program, a network namespace a peer; root alone.
     Process,
 }
@@ -69,6 +71,7 @@ impl From<Rig> for World {
         match rig {
             Rig::Core => World::Core,
             Rig::Cluster => World::Cluster,
+            Rig::Wire => World::Wire,
             Rig::Process => World::Process,
         }
     }

@@ -18,7 +18,7 @@ pub(crate) fn run(which: &Which, out: Option<&Path>) -> anyhow::Result<ExitCode>
             run.history.iter().for_each(|record| println!("{}", timeline::line(record)));
             println!("history {}, unseed {:016x}", run.hash, run.unseed);
         }
-        Played::Cluster(run) | Played::Process(run) => {
+        Played::Cluster(run) | Played::Wire(run) | Played::Process(run) => {
             for (at_ms, event) in &run.events {
                 println!("{:>5}.{:03}  {event:?}", at_ms / 1_000, at_ms % 1_000);
             }
@@ -54,7 +54,7 @@ fn write(scenario: &Scenario, played: &Played, out: &Path) -> anyhow::Result<()>
             files.push(("plan.jsonl", scenario.write()));
             files.push(("history.jsonl", history));
         }
-        Played::Cluster(_) | Played::Process(_) | Played::Panicked(_) => {
+        Played::Cluster(_) | Played::Wire(_) | Played::Process(_) | Played::Panicked(_) => {
             files.push(("plan.json", scenario.write()))
         }
     }

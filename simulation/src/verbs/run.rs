@@ -73,7 +73,7 @@ impl Total {
                 let [events, records] = self.core;
                 self.core = [events + run.events, records + run.history.len() as u64];
             }
-            Played::Cluster(run) | Played::Process(run) => {
+            Played::Cluster(run) | Played::Wire(run) | Played::Process(run) => {
                 self.tally = self.tally + run.tally;
                 self.virtual_ms += run.virtual_ms;
                 let [accepted, entries, calls] = self.cluster;
