@@ -42,10 +42,8 @@ async fn every_peer_writes_each_administrative_act_to_its_files() {
     }
     cluster.start_all();
     let client = cluster.client();
-    let changes = [SettingChange {
-        key: "queue.paused".to_owned(),
-        value: Some(SettingValue::Flag(true)),
-    }];
+    let changes =
+        [SettingChange { key: "queue.paused".to_owned(), value: Some(SettingValue::Flag(true)) }];
     let author = Author { who: WHO.to_owned(), why: "new disks".to_owned(), at_ms: 0 };
     let begun = Instant::now();
     // A new cluster has settings once every member said that it knows them.
@@ -74,7 +72,7 @@ fn standard_output_is_objects_alone_where_that_is_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let ports = free_ports(2);
     let mut child = Command::new(support::today())
-        .args(["start", "--set", "log_format=json", "--set", "engine.enabled=false"])
+        .args(["start", "--node", "1", "--set", "log_format=json", "--set", "engine.enabled=false"])
         .args(["--grpc", &format!("127.0.0.1:{}", ports[0])])
         .args(["--http", &format!("127.0.0.1:{}", ports[1])])
         .arg("--data")

@@ -328,7 +328,7 @@ mod tests {
     use image::{ImageFormat, Rgba, RgbaImage};
 
     fn gradient(width: u32, height: u32) -> RgbImage {
-        RgbImage::from_fn(width, height, |x, y| Rgb([x as u8 * 3, y as u8 * 5, 90]))
+        RgbImage::from_fn(width, height, |x, y| Rgb([(x * 3 % 256) as u8, (y * 5 % 256) as u8, 90]))
     }
 
     fn written(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {

@@ -247,7 +247,8 @@ impl Front {
     pub(super) fn guidance(&self, scale: f64, negative_prompt: &str) -> Option<wire::Guidance> {
         let is_guided = self.engine().is_some_and(|info| info.guided);
         let negative_prompt = negative_prompt.to_owned();
-        (is_guided && scale > 0.0).then(|| wire::Guidance { scale: scale as f32, negative_prompt })
+        let guidance = wire::Guidance { scale: scale as f32, negative_prompt };
+        (is_guided && scale > 0.0).then_some(guidance)
     }
 
     /// What this peer's engine says of itself, where it can draw.

@@ -34,7 +34,7 @@ pub(in crate::raft) use snapshot::{decode_snapshot, encode_snapshot};
 /// The latest format of a command that this version reads. It writes each in the format that it needs.
 pub const COMMAND_FORMAT: u32 = 3;
 /// The latest format of a snapshot that this version reads. It writes the format of the cluster's feature level.
-pub const SNAPSHOT_FORMAT: u32 = 3;
+pub const SNAPSHOT_FORMAT: u32 = atelier_state::limits::FEATURES;
 
 /// Why bytes or messages mean nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

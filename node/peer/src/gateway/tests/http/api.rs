@@ -58,7 +58,8 @@ async fn what_cannot_be_read_is_told_with_what_was_expected() {
     check("{\"prompt\": \"a cat\", \"width\": 1000}", "use 992 or 1008").await;
     check("{\"prompt\": \"a cat\", \"priority\": 11}", "priority").await;
     let long = vec![b' '; 1024 * 1024 + 1];
-    let told = door.send(Call::post(JOBS).body(Body::from(long)).expect("a call")).await;
+    let told = door.send(Call::post("/sdapi/v1/txt2img").body(Body::from(long)).expect("a call"));
+    let told = told.await;
     assert_eq!(told.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(door.jobs(), 0);
 }

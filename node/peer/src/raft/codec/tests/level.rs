@@ -201,7 +201,7 @@ fn format_that_does_not_fit_its_command_is_refused() {
     let mut note = command_to_proto(&third()[1].1);
     note.format = 2;
     assert_eq!(command_from_proto(note).expect_err("an early note").what, "command.format");
-    let raise = pb::RaiseFeatures { level: 4 };
+    let raise = pb::RaiseFeatures { level: atelier_state::limits::FEATURES + 1 };
     let raise = pb::command::Command::RaiseFeatures(raise);
     let error = command_from_proto(pb::Command { format: 2, command: Some(raise) });
     assert_eq!(error.expect_err("a later level").what, "raise_features.level");
