@@ -3,6 +3,7 @@
 //! Peers of one [`World`] share jobs and artifacts, as a cluster does. A peer runs on a runtime of
 //! its own, so that killing it closes its connections at once.
 
+mod accept;
 mod operate;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -270,33 +271,6 @@ impl Service {
         let world = lock(&self.world);
         let job = world.jobs.get(id).ok_or_else(|| Status::not_found(format!("no job {id}")))?;
         Ok((job.clone(), world.end.unwrap_or(wire::Phase::Succeeded)))
-    }
-
-    fn accept(&self, request: wire::SubmitRequest) -> wire::SubmitReply {
-        let mut world = lock(&self.world);
-        let duplicate = world.jobs.contains_key(&request.job_id);
-        let wire::submit_request::Parameters::TextToImage(text) =
-            request.parameters.expect("a client sends parameters");
-        let artifacts = (0..text.images.max(1)).map(|image| {
-            let bytes = picture(image);
-            let digest = blake3::hash(&bytes).to_hex().to_string();
-            let length = bytes.len() as u64;
-            world.artifacts.insert(digest.clone(), bytes);
-            wire::Artifact { digest, bytes: length, media_type: "image/png".into() }
-        });
-        let job = wire::Job {
-            job_id: request.job_id.clone(),
-            phase: wire::Phase::Queued.into(),
-            tenant: if request.tenant.is_empty() { "default".into() } else { request.tenant },
-            priority: request.priority.checked_sub(1).unwrap_or(5),
-            submitted_ms: 1_795_290_563_000,
-            log_index: 6,
-            artifacts: artifacts.collect(),
-            parameters: Some(wire::job::Parameters::TextToImage(text)),
-            ..Default::default()
-        };
-        world.jobs.entry(request.job_id.clone()).or_insert(job);
-        wire::SubmitReply { job_id: request.job_id, duplicate, log_index: 6 }
     }
 }
 

@@ -19,7 +19,7 @@ fn commands_of_a_later_level_wait_for_it() {
          submit j2 deadline=9 -> refused: Unsupported(1)
          register n1 slots=0 witness -> refused: Unsupported(1)
          remove n1 who=ann -> refused: Unsupported(1)
-         raise 4 -> refused: Unsupported(3)
+         raise 5 -> refused: Unsupported(4)
          level -> 1 marked 0
          raise 1 -> done
          raise 2 -> done

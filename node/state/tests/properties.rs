@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod story;
 
+use atelier_state::limits::FEATURES;
 use atelier_state::{
     AllocateNode, ArtifactRef, Assign, Author, Cancel, Command, Complete, Digest, Expire, Fail,
     FencingToken, Forget, ForgetKeys, JobId, LogIndex, NodeId, NoteAct, RaiseFeatures,
@@ -255,7 +256,7 @@ fn incarnation(state: &State, node: NodeId) -> u64 {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let skip = prop_oneof![5 => Just(0_u64), 5 => Just(1), 1 => 2..4_u64];
     let step = (skip, op()).prop_map(|(index_skip, op)| Step { index_skip, op });
-    let raise = Op::Plain(Command::RaiseFeatures(RaiseFeatures { level: 3 }));
+    let raise = Op::Plain(Command::RaiseFeatures(RaiseFeatures { level: FEATURES }));
     let raise = Step { index_skip: 0, op: raise };
     // Most runs come to the last level, many at once.
     (vec(step, 1..160), prop_oneof![5 => Just(0), 3 => 0..160_usize, 2 => Just(usize::MAX)])
@@ -305,7 +306,7 @@ fn later() -> impl Strategy<Value = Op> {
         1 => plain(vec(key, 0..9).prop_map(|keys| Command::ForgetKeys(ForgetKeys { keys })).boxed()),
         3 => (changes(), select(vec![0, 0, 0, 1])).prop_map(|(changes, more)| Op::Set(changes, more)),
         3 => plain(set_nodes()),
-        1 => plain(select(vec![0, 1, 2, 3, 4]).prop_map(|level| {
+        1 => plain(select(vec![0, 1, 2, FEATURES, FEATURES + 1]).prop_map(|level| {
             Command::RaiseFeatures(RaiseFeatures { level })
         }).boxed()),
         1 => plain(Just(Command::Mark).boxed()),

@@ -252,6 +252,45 @@ fn fields(required: &[&str], fields: &[(&str, &str)]) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })
 }
 
+/// What the webui sends besides to draw a picture anew.
+const BEGUN: &[(&str, &str)] = &[
+    ("init_images", "array"),
+    ("mask", "string"),
+    ("inpainting_mask_invert", "integer"),
+    ("denoising_strength", "number"),
+];
+
+/// What OpenAI's calls take.
+const OPENAI: &[(&str, &str)] = &[
+    ("prompt", "string"),
+    ("model", "string"),
+    ("n", "integer"),
+    ("size", "string"),
+    ("response_format", "string"),
+    ("output_format", "string"),
+    ("output_compression", "integer"),
+    ("stream", "boolean"),
+    ("partial_images", "integer"),
+    ("seed", "integer"),
+    ("num_inference_steps", "integer"),
+    ("priority", "integer"),
+    ("async", "boolean"),
+    ("guidance_scale", "number"),
+    ("negative_prompt", "string"),
+];
+
+/// What an edit takes besides.
+const EDIT: &[(&str, &str)] = &[("image", "string"), ("mask", "string"), ("strength", "number")];
+
+/// A picture that is kept.
+const KEPT: &[(&str, &str)] = &[
+    ("digest", "string"),
+    ("bytes", "integer"),
+    ("media_type", "string"),
+    ("width", "integer"),
+    ("height", "integer"),
+];
+
 fn schemas() -> Value {
     let picture = [
         ("prompt", "string"),
@@ -284,39 +323,7 @@ fn schemas() -> Value {
         ("cfg_scale", "number"),
         ("negative_prompt", "string"),
     ]);
-    let begun = [
-        ("init_images", "array"),
-        ("mask", "string"),
-        ("inpainting_mask_invert", "integer"),
-        ("denoising_strength", "number"),
-    ];
-    let webui_begun = [&webui[..], &begun].concat();
-    let openai = [
-        ("prompt", "string"),
-        ("model", "string"),
-        ("n", "integer"),
-        ("size", "string"),
-        ("response_format", "string"),
-        ("output_format", "string"),
-        ("output_compression", "integer"),
-        ("stream", "boolean"),
-        ("partial_images", "integer"),
-        ("seed", "integer"),
-        ("num_inference_steps", "integer"),
-        ("priority", "integer"),
-        ("async", "boolean"),
-        ("guidance_scale", "number"),
-        ("negative_prompt", "string"),
-    ];
-    let edit =
-        [&openai[..], &[("image", "string"), ("mask", "string"), ("strength", "number")]].concat();
-    let kept = [
-        ("digest", "string"),
-        ("bytes", "integer"),
-        ("media_type", "string"),
-        ("width", "integer"),
-        ("height", "integer"),
-    ];
+    let webui_begun = [&webui[..], BEGUN].concat();
     let job = more(&[
         ("id", "string"),
         ("phase", "string"),
@@ -337,9 +344,9 @@ fn schemas() -> Value {
         "Order": fields(&["prompt"], &order),
         "Txt2Img": fields(&[], &webui),
         "Img2Img": fields(&["init_images"], &webui_begun),
-        "Generation": fields(&["prompt"], &openai),
-        "Edit": fields(&["prompt", "image"], &edit),
-        "Kept": fields(&["digest"], &kept),
+        "Generation": fields(&["prompt"], OPENAI),
+        "Edit": fields(&["prompt", "image"], &[OPENAI, EDIT].concat()),
+        "Kept": fields(&["digest"], KEPT),
         "Job": fields(&["id", "phase"], &job),
         "Jobs": fields(&["jobs", "total"], &[("jobs", "array"), ("total", "integer"), ("next", "string")]),
         "Accepted": fields(&["id"], &[("id", "string"), ("log_index", "integer")]),
