@@ -5,6 +5,7 @@
 use super::deeds::{self, Deed};
 use crate::world::{Damage, Rng};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A whole run as data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,6 +268,24 @@ const KINDS: u64 = 10;
 const SPARES: u64 = 2;
 
 impl Plan {
+    /// The plan of a seed for a rig that has no operator, and not every kind of fault.
+    pub fn limited_to(seed: u64, can_be: impl Fn(&FaultKind) -> bool) -> Plan {
+        let mut plan = Plan::of(seed);
+        plan.acts.clear();
+        plan.shape.spares = 0;
+        plan.faults.retain(|fault| can_be(&fault.kind));
+        plan
+    }
+
+    /// How many faults there are of each kind.
+    pub fn faults_by_kind(&self) -> BTreeMap<&'static str, u64> {
+        let mut kinds = BTreeMap::new();
+        for fault in &self.faults {
+            *kinds.entry(fault.kind.name()).or_default() += 1;
+        }
+        kinds
+    }
+
     /// Draws the plan of a seed: every kind of fault is in or out, so that some runs see one kind
     /// alone and some see many together.
     pub fn of(seed: u64) -> Plan {

@@ -17,7 +17,6 @@ use super::{Plant, Run, Since};
 use crate::checkers;
 use crate::checkers::linear::{Sight, Tally};
 use crate::checkers::raft::Glance;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -69,10 +68,6 @@ impl Rig {
     pub(crate) async fn play(mut self) -> Run {
         let violation = self.course().await.err();
         let (hash, calls) = self.network.trace();
-        let mut faults = BTreeMap::new();
-        for fault in &self.plan.faults {
-            *faults.entry(fault.kind.name()).or_default() += 1;
-        }
         let accepted = self.told.all().values().filter(|answers| answers.accepted).count();
         let virtual_ms = self.origin.elapsed().as_millis();
         let run = Run {
@@ -82,7 +77,7 @@ impl Rig {
             glances: self.onlooker.glances(),
             events: self.chronicle.events(),
             hash,
-            faults,
+            faults: self.plan.faults_by_kind(),
             acts: self.desk.done(),
             calls,
             accepted: u64::try_from(accepted).expect("a usize fits"),

@@ -24,11 +24,7 @@ use std::path::PathBuf;
 
 /// The plan of a seed: what the cluster rig draws, as far as real machines can be made to do it.
 pub fn plan(seed: u64) -> Plan {
-    let mut plan = Plan::of(seed);
-    plan.acts.clear();
-    plan.shape.spares = 0;
-    plan.faults.retain(|fault| can_be(&fault.kind));
-    plan
+    Plan::limited_to(seed, can_be)
 }
 
 fn can_be(kind: &FaultKind) -> bool {

@@ -78,10 +78,6 @@ impl Rig {
 
     pub(super) async fn play(mut self) -> Run {
         let violation = self.course().await.err();
-        let mut faults = BTreeMap::new();
-        for fault in &self.plan.faults {
-            *faults.entry(fault.kind.name()).or_default() += 1;
-        }
         let accepted = self.told.all().values().filter(|answers| answers.accepted).count();
         let run_ms = self.origin.elapsed().as_millis();
         self.hosts.values().for_each(|host| host.kill());
@@ -97,7 +93,7 @@ impl Rig {
             glances: Vec::new(),
             events: self.chronicle.events(),
             hash: String::new(),
-            faults,
+            faults: self.plan.faults_by_kind(),
             acts: BTreeMap::new(),
             calls: 0,
             accepted: u64::try_from(accepted).expect("a usize fits"),

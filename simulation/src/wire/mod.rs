@@ -28,11 +28,7 @@ use crate::panics;
 
 /// The plan of a seed: what the cluster rig draws, as far as it can show on a wire.
 pub fn plan(seed: u64) -> Plan {
-    let mut plan = Plan::of(seed);
-    plan.acts.clear();
-    plan.shape.spares = 0;
-    plan.faults.retain(|fault| can_be(&fault.kind));
-    plan
+    Plan::limited_to(seed, can_be)
 }
 
 fn can_be(kind: &FaultKind) -> bool {

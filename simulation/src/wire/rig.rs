@@ -113,10 +113,6 @@ impl Rig {
     pub(super) fn play(mut self) -> Run {
         let violation = self.course().err();
         let (hash, calls) = self.sockets.trace.end();
-        let mut faults = BTreeMap::new();
-        for fault in &self.plan.faults {
-            *faults.entry(fault.kind.name()).or_default() += 1;
-        }
         let accepted = self.told.all().values().filter(|answers| answers.accepted).count();
         let virtual_ms = self.sim.elapsed().as_millis();
         Run {
@@ -126,7 +122,7 @@ impl Rig {
             glances: self.onlooker.glances(),
             events: self.chronicle.events(),
             hash,
-            faults,
+            faults: self.plan.faults_by_kind(),
             acts: BTreeMap::new(),
             calls,
             accepted: u64::try_from(accepted).expect("a usize fits"),

@@ -95,16 +95,20 @@ impl Gateway {
                 return Err(Status::invalid_argument(text));
             }
         }
-        self.put_picture(bytes.freeze()).await
+        Ok(self.put_picture(bytes.freeze()).await?.0)
     }
 
-    /// Keeps a picture, as a PNG, here and on as many other peers as a result is kept.
+    /// Keeps a picture, as a PNG, here and on as many other peers as a result is kept; its width and height besides.
     ///
     /// # Errors
     /// INVALID_ARGUMENT for what is no picture; UNAVAILABLE where this machine cannot keep it.
-    pub(super) async fn put_picture(&self, bytes: Bytes) -> Result<wire::Artifact, Status> {
-        let png = beside(move || read(&bytes).map(|picture| to_png(&picture))).await?;
-        self.keep(png).await
+    pub(super) async fn put_picture(
+        &self,
+        bytes: Bytes,
+    ) -> Result<(wire::Artifact, (u32, u32)), Status> {
+        let kept = move || read(&bytes).map(|picture| (to_png(&picture), picture.dimensions()));
+        let (png, size) = beside(kept).await?;
+        Ok((self.keep(png).await?, size))
     }
 
     async fn keep(&self, png: Bytes) -> Result<wire::Artifact, Status> {

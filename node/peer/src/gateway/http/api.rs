@@ -230,9 +230,7 @@ async fn all_events(State(front): State<Front>, request: Request) -> Answer {
 /// Takes a picture to begin from.
 async fn put(State(front): State<Front>, request: Request) -> Answer {
     let (_call, body) = Call::read(&front, request, PICTURE_BODY_BYTES_MAX).await?;
-    let kept = front.gateway.put_picture(body).await?;
-    let bytes = front.picture(&kept.digest).await?;
-    let (width, height) = infotext::size_of(&bytes).unwrap_or_default();
+    let (kept, (width, height)) = front.gateway.put_picture(body).await?;
     let location = format!("/api/v1/artifacts/{}", kept.digest);
     let body = json!({
         "digest": kept.digest,

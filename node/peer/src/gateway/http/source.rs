@@ -126,7 +126,7 @@ impl Front {
             Picture::Sent(bytes) => bytes,
         };
         let kept = self.gateway.put_picture(sent).await;
-        kept.map(|artifact| artifact.digest).map_err(|status| of_field(name, status))
+        kept.map(|(artifact, _)| artifact.digest).map_err(|status| of_field(name, status))
     }
 }
 
